@@ -1,0 +1,300 @@
+"""Settings: what can be turned, its unit, its default and why.
+
+Later wins: the defaults below, `config/<profile>.toml`, the file given with `-c`, `SIGNALBOX_*` environment variables
+(`SIGNALBOX_KAFKA__BOOTSTRAP` sets `kafka.bootstrap`), `--set a.b=c`. An unknown key is an error, never ignored.
+Settings are passed down as an argument; nothing imports them as a global.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from signalbox.errors import ConfigError
+
+PROFILES = ("dev", "prod")
+#: Where a supervisor leaves the resolved settings for the processes it starts.
+RESOLVED_VARIABLE = "SIGNALBOX_RESOLVED_SETTINGS"
+_SECRET_WORDS = ("password", "secret", "token", "key.pem")
+_MASK = "**********"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class NodeSettings(_Group):
+    """This node: one supervised set of processes with its own data directory."""
+
+    name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0].lower() or "node")
+    """Also the subject of this node's own health signals."""
+    data_dir: Path = Path(".signalbox")
+    app: str = "signalbox.agents:default_app"
+    """Import string of the `App` to run, `module:attribute`."""
+
+
+def _default_routes() -> dict[str, str]:
+    return {
+        "alert.**": "alerts",
+        "insight.**": "alerts",
+        "scaling.**": "scaling",
+        "task.completed": "results",
+        "task.failed": "results",
+        "task.rejected": "results",
+        "action.**": "results",
+        "agent.registered": "registry",
+        "agent.stopped": "registry",
+        "agent.action.**": "telemetry",
+        "agent.error": "telemetry",
+        "control.**": "control",
+        "**": "signals",
+    }
+
+
+class KafkaSettings(_Group):
+    """The broker, and the names and shapes of the topics."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    broker: Literal["embedded", "kafka", "external"] = "external"
+    """Who runs the broker: this node (`embedded` or a local Apache `kafka`), or somebody else."""
+    client: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """librdkafka settings passed through to every client: SASL, TLS, timeouts. Values of secrets are masked when shown."""
+    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
+    """Put before every topic name, so that several systems can share a broker."""
+    partitions: PositiveInt = 8
+    """Of topics the node creates. Bounds the number of workers that can share the input."""
+    replication: PositiveInt = 1
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where a new data directory begins to read a topic. Recorded once; afterwards the snapshot decides."""
+    routes: dict[str, str] = Field(default_factory=_default_routes)
+    """Signal type pattern -> topic that signals derived by agents go to; the most specific pattern wins."""
+    linger_ms: NonNegativeFloat = 1.0
+    """How long the sink waits to fill a request. Throughput is served by batches from the source, so latency wins."""
+
+
+class FlowSettings(_Group):
+    """One Bytewax dataflow."""
+
+    workers: PositiveInt = 1
+    """Worker processes. More than `kafka.partitions` cannot share the load."""
+    epoch_ms: PositiveInt = 1000
+    """Snapshot interval: at most this much work is repeated after a crash."""
+    poll_records: PositiveInt = 10_000
+    """At most so many records are taken from the client at once. Large polls make the hot path cheap."""
+
+
+class FlowsSettings(_Group):
+    agents: FlowSettings = FlowSettings()
+
+
+class AgentSettings(_Group):
+    """Settings of one agent class, under its name."""
+
+    size: PositiveInt | None = None
+    """Members of a pool, if the class is one."""
+    idle_ttl_s: PositiveFloat | None = None
+    """Evict keyed instances that got no signal for so long. None keeps them for ever."""
+    state: dict[str, Any] = Field(default_factory=dict)
+    """Initial values of state fields, in place of the class's own defaults."""
+
+
+class SensorSettings(BaseModel):
+    """Settings of one sensor, under its name; further keys are the sensor's own and it validates them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    enabled: bool = True
+    interval_s: PositiveFloat | None = None
+
+
+class HttpSettings(_Group):
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    """0 takes any free port; the ready line names it."""
+    token: SecretStr | None = None
+    """Needed for writes. Without one, writes are refused."""
+    allowed_origins: tuple[str, ...] = ()
+
+
+class LogSettings(_Group):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    console: bool = True
+    file: bool = True
+    """One rotating file per process under `<data_dir>/logs`."""
+    file_bytes: PositiveInt = 10_000_000
+    file_count: PositiveInt = 5
+
+
+class LimitSettings(_Group):
+    """Bounds that keep one sender from hurting everybody."""
+
+    signal_bytes: PositiveInt = 262_144
+    """A larger input record becomes a dead letter."""
+    dead_letter_bytes: PositiveInt = 2_097_152
+    """A dead letter keeps so much of the original value; its origin offset names the rest."""
+    held_signals: PositiveInt = 1000
+    """Signals kept per paused agent before further ones become dead letters."""
+    sensor_buffer: PositiveInt = 10_000
+    """Signals a sensor process keeps while the broker is away; then the oldest are dropped and counted."""
+
+
+class SupervisionSettings(_Group):
+    """How processes are started, stopped and restarted."""
+
+    backoff_min_s: PositiveFloat = 0.2
+    backoff_max_s: PositiveFloat = 10.0
+    crash_limit: PositiveInt = 5
+    """So many crashes within `crash_window_s` put a process in quarantine."""
+    crash_window_s: PositiveFloat = 60.0
+    quarantine_s: PositiveFloat = 60.0
+    """A quarantined process is tried again after so long."""
+    drain_timeout_s: PositiveFloat = 15.0
+    """SIGTERM to SIGKILL. A drain normally takes well under a second."""
+    start_timeout_s: PositiveFloat = 60.0
+
+
+class TelemetrySettings(_Group):
+    actions: bool = True
+    """Emit `agent.action.starting` and `agent.action.finished` on `telemetry`."""
+    flush_s: PositiveFloat = 1.0
+
+
+class Settings(BaseSettings):
+    """Everything. See the module's docstring for where values come from."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SIGNALBOX_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    profile: Literal["dev", "prod"] = "dev"
+    node: NodeSettings = Field(default_factory=NodeSettings)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    flows: FlowsSettings = Field(default_factory=FlowsSettings)
+    agents: dict[str, AgentSettings] = Field(default_factory=dict)
+    sensors: dict[str, SensorSettings] = Field(default_factory=dict)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    def topic(self, name: str) -> str:
+        """The broker's name of one of our topics."""
+        return self.kafka.topic_prefix + name
+
+
+def load_settings(
+    *, profile: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Resolve the settings, or take over those that a supervisor resolved for this process.
+
+    Args:
+        profile: `dev` or `prod`; else `SIGNALBOX_PROFILE`, else `dev`.
+        file: a TOML file on top of the profile's; else `SIGNALBOX_CONFIG`.
+        overrides: dotted keys, such as `{"kafka.bootstrap": "broker:9092"}`; text is converted to the field's type.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown or a value does not fit.
+    """
+    values: dict[str, Any] = {}
+    for dotted, value in (overrides or {}).items():
+        values = _merged(values, _nested(dotted, value))
+    try:
+        if resolved := os.environ.get(RESOLVED_VARIABLE):
+            return Settings.model_validate(_merged(json.loads(Path(resolved).read_text()), values))
+        profile = profile or os.environ.get("SIGNALBOX_PROFILE") or "dev"
+        return _layered(_files(profile, file))(profile=profile, **values)
+    except ValidationError as error:
+        raise _explain(error) from None
+    except (OSError, ValueError) as error:
+        msg = f"the settings cannot be read: {error}"
+        raise ConfigError(msg) from error
+
+
+def resolved_environment(settings: Settings, path: Path) -> dict[str, str]:
+    """Write the settings, secrets included, to `path` (mode 0600); returns the environment that makes a child use it."""
+    values = settings.model_dump(mode="json")
+    values["http"]["token"] = settings.http.token and settings.http.token.get_secret_value()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(values))
+    return {RESOLVED_VARIABLE: str(path.resolve())}
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values with every secret hidden, fit to be shown."""
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    client = values["kafka"]["client"]
+    for name in client:
+        if any(word in name for word in _SECRET_WORDS):
+            client[name] = _MASK
+    return values
+
+
+def profile_file(profile: str) -> Path:
+    """The TOML file of a profile: beside the packages in a source tree, inside the package in a wheel."""
+    package = Path(__file__).parent
+    in_tree = package.parent / "config" / f"{profile}.toml"
+    return in_tree if in_tree.is_file() else package / "profiles" / f"{profile}.toml"
+
+
+def _files(profile: str, file: Path | None) -> list[Path]:
+    if profile not in PROFILES:
+        msg = f"there is no profile {profile!r}"
+        raise ConfigError(msg, hint=f"use one of: {', '.join(PROFILES)}")
+    chosen = file or (Path(given) if (given := os.environ.get("SIGNALBOX_CONFIG")) else None)
+    files = [profile_file(profile), *([chosen] if chosen else [])]
+    for path in files:
+        if not path.is_file():
+            msg = f"there is no settings file {path}"
+            raise ConfigError(msg, hint="check -c/--config and SIGNALBOX_CONFIG")
+    return files
+
+
+def _layered(files: list[Path]) -> type[Settings]:
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            toml = TomlConfigSettingsSource(settings_cls, toml_file=files, deep_merge=True)
+            return init_settings, env_settings, toml
+
+    return Layered
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = {name: _merged(base[name], over[name]) for name in base.keys() & over.keys() if isinstance(over[name], dict)}
+    return {**base, **over, **both}
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        value = json.loads(value)
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        unknown = item["type"] == "extra_forbidden"
+        lines.append(f"{key}: there is no such setting" if unknown else f"{key}: {item['msg']} (got {item['input']!r})")
+    return ConfigError("; ".join(lines), hint="`signalbox config show` lists every setting with its value")

@@ -1,0 +1,24 @@
+"""Identifiers that a replay makes again, and the hash that places agents.
+
+Python's own `hash` is salted per process, so nothing durable may rest on it.
+"""
+
+import xxhash
+
+#: Agents are placed in this many key groups for ever; it bounds the number of workers and is part of the state's layout.
+KEY_GROUPS = 256
+
+
+def derived_id(cause_id: str, emitter: str, index: int) -> str:
+    """The id of the `index`-th signal that `emitter` derives from the signal `cause_id`: 32 hex digits."""
+    return xxhash.xxh3_128_hexdigest(f"{cause_id}|{emitter}|{index}")
+
+
+def key_group(agent_id: str) -> int:
+    """The key group of an agent, 0 to 255."""
+    return xxhash.xxh3_64_intdigest(agent_id) % KEY_GROUPS
+
+
+def stable_hash(text: str) -> int:
+    """A 64-bit hash that is the same in every process and on every machine."""
+    return xxhash.xxh3_64_intdigest(text)
