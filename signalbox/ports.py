@@ -101,3 +101,28 @@ class Admin(Protocol):
     def lag(self, group: str, topics: Sequence[str]) -> list[PartitionLag]:
         """How far the positions that `group` has mirrored lie behind the ends of the topics' partitions."""
         ...
+
+
+class LocalBroker(Protocol):
+    """A broker process that this node owns: it dies with its starter, and nothing is left running."""
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process id while it runs."""
+        ...
+
+    def start(self, *, port: int = 0, timeout_s: float = 60.0) -> str:
+        """Start on the loopback and return `HOST:PORT` when clients can use it. Port 0 takes a free one.
+
+        Raises:
+            ConfigError: it cannot run on this machine; the hint says what to install or use instead.
+            Conflict: the port is taken.
+            DeadlineExceeded: it did not become ready in time; the message ends with its last log lines.
+        """
+        ...
+
+    def alive(self) -> bool: ...
+
+    def stop(self) -> None:
+        """Stop it, waiting until it is gone; calling it again does nothing."""
+        ...

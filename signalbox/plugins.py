@@ -1,0 +1,54 @@
+"""Finds what lives outside the core by import string, so that the core imports neither the engine nor the broker."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from signalbox.errors import ConfigError
+
+if TYPE_CHECKING:
+    from signalbox.config import KafkaSettings
+    from signalbox.ports import Admin, LocalBroker, Publisher, Reader
+
+
+def load(reference: str) -> Any:
+    """Import `module:attribute`.
+
+    Raises:
+        ConfigError: the reference is not of that form, or names nothing.
+    """
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        msg = f"{reference!r} is not an import string"
+        raise ConfigError(msg, hint="write module:attribute, such as my_agents:app")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        msg = f"cannot import {module_name!r}: {error}"
+        raise ConfigError(msg, hint="is its folder the present one, or on PYTHONPATH?") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        msg = f"{module_name!r} has no attribute {attribute!r}"
+        raise ConfigError(msg, hint=f"check the name behind the colon in {reference!r}") from None
+
+
+def publisher(settings: "KafkaSettings") -> "Publisher":
+    """A delivery-checked producer of signals."""
+    return cast("Publisher", load("connectors.kafka.publisher:KafkaPublisher")(settings))
+
+
+def reader(settings: "KafkaSettings") -> "Reader":
+    """A reader of topics without a consumer group."""
+    return cast("Reader", load("connectors.kafka.reader:KafkaReader")(settings))
+
+
+def admin(settings: "KafkaSettings") -> "Admin":
+    """Asks and arranges things at the broker."""
+    return cast("Admin", load("connectors.kafka.admin:KafkaAdmin")(settings))
+
+
+def local_broker(kind: Literal["embedded", "kafka"], data_dir: Path) -> "LocalBroker":
+    """A broker that this node runs itself; not yet started."""
+    name = {"embedded": "embedded:EmbeddedBroker", "kafka": "apache:ApacheKafka"}[kind]
+    return cast("LocalBroker", load(f"connectors.brokers.{name}")(data_dir))
