@@ -6,11 +6,11 @@ Not checked here: whether anyone handles the type (`signalbox.routing`), or what
 """
 
 import base64
-import binascii
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
@@ -20,6 +20,23 @@ SPEC_VERSION = "1.0"
 _LENIENT_VERSIONS = ("1.0.1", "1.0.2")
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_TEXT_ATTRIBUTES = (
+    "id",
+    "source",
+    "type",
+    "subject",
+    "datacontenttype",
+    "dataschema",
+    "correlationid",
+    "causationid",
+    "traceparent",
+)
+_JSON_TYPE = re.compile(r"(application|text)/([a-z0-9.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
+#: Levels of arrays and objects that `data` may nest. pydantic stops at 255 and the encoders at what is left of the
+#: stack, so a signal that is merely readable could fail later, where it stops a worker.
+MAX_DEPTH = 200
+#: A shorter value cannot nest deeper: every level takes an opening and a closing byte.
+_SHALLOW_BYTES = 2 * MAX_DEPTH
 #: A header name prefix of the CloudEvents Kafka binding, version 1.0.2, section 3.2.3.
 HEADER_PREFIX = "ce_"
 
@@ -30,14 +47,26 @@ D = TypeVar("D")
 """What `Signal.data` holds: plain JSON values, or the payload model a handler asked for."""
 
 
+class Reason(StrEnum):
+    """Why a record is not a signal: stable words for metrics and dead letters."""
+
+    EMPTY_VALUE = "empty_value"
+    INVALID_UTF8 = "invalid_utf8"
+    INVALID_JSON = "invalid_json"
+    TOO_DEEP = "too_deep"
+    INVALID_ENVELOPE = "invalid_envelope"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    CONTROL_CHARACTERS = "control_characters"
+
+
 class MalformedSignal(ValueError):
     """The bytes are not a CloudEvents 1.0 event.
 
     Attributes:
-        reason: a short, stable word for metrics and dead letters, such as `invalid_json`.
+        reason: a short, stable word for metrics and dead letters.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -77,13 +106,20 @@ class Signal(
         return self.subject or self.source
 
 
+class _NoVersion(msgspec.Struct, tag_field="specversion", tag=""):
+    """Never made. A decoder insists on the tag only if it has to choose, and `specversion` is required."""
+
+    never: bool
+
+
 _KNOWN = frozenset(Signal.__struct_fields__) - {"extensions"}
-_decode_strict = msgspec.json.Decoder(Signal[Any]).decode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_decode_strict: Callable[[bytes], Signal[Any]] = msgspec.json.Decoder(Signal[Any] | _NoVersion).decode
 _encode_struct = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
 
-def new_signal(  # noqa: PLR0913 - the attributes of the envelope, all by keyword
+def new_signal(
     type: str,
     data: Any = None,
     *,
@@ -114,14 +150,15 @@ def decode(value: bytes | None, headers: Headers | None = None) -> Signal[Any]:
     Raises:
         MalformedSignal: the record is neither; `reason` says why.
     """
+    value = value or b""
     try:
-        signal = _decode_strict(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_slowly(value, dict(_text_headers(headers)), error)
-    if b'"specversion"' not in value:  # type: ignore[operator]  # an empty value did not decode
-        raise MalformedSignal("invalid_envelope", "the attribute `specversion` is missing; CloudEvents requires it")
+        signal = _decode_strict(value)
+    except _UNREADABLE as error:
+        return _decode_slowly(value, {name.lower(): raw for name, raw in headers or ()}, error)
+    if len(value) > _SHALLOW_BYTES:
+        _refuse_deep(signal.data, value)
     # JSON escapes the common control characters, so a plain ASCII value without escapes cannot hold one.
-    if b"\\" in value or b"\x7f" in value or not value.isascii():  # type: ignore[operator,union-attr]
+    if b"\\" in value or b"\x7f" in value or not value.isascii():
         _refuse_control_characters(signal)
     return signal
 
@@ -149,81 +186,142 @@ def to_dict(signal: Signal[Any]) -> dict[str, Any]:
     return msgspec.to_builtins(body)  # type: ignore[no-any-return]
 
 
-def _decode_slowly(value: bytes | None, headers: dict[str, str], error: Exception) -> Signal[Any]:
+def _decode_slowly(value: bytes, headers: Mapping[str, bytes | str | None], error: Exception) -> Signal[Any]:
     """What the strict decoder refused: extensions, binary payloads, binary mode, or an error worth explaining."""
-    if f"{HEADER_PREFIX}specversion" in headers:
-        return _from_attributes(*_binary_mode(value, headers))
-    if value is None or not value.strip():
-        raise MalformedSignal("empty_value", "the record has no value and no `ce_` headers") from None
-    if isinstance(error, RecursionError):
-        raise MalformedSignal("too_deep", "the JSON nests deeper than a decoder follows") from None
-    if isinstance(error, UnicodeDecodeError):
-        raise MalformedSignal("invalid_utf8", f"the value is not UTF-8: {error.reason}") from None
+    content_type = _header(headers, "content-type")
+    if f"{HEADER_PREFIX}specversion" in headers and not (content_type or "").startswith("application/cloudevents"):
+        return _from_attributes(_header_attributes(headers, content_type), _binary_data(value, content_type), value)
+    if not value.strip():
+        raise MalformedSignal(Reason.EMPTY_VALUE, "the record has no value and no `ce_` headers") from None
     if not isinstance(error, msgspec.ValidationError):
-        raise MalformedSignal("invalid_json", str(error)) from None
-    body = _decode_json(value)
+        raise _unreadable(error) from None
+    # The strict decoder stops at the first wrong attribute, so what follows may still not be JSON.
+    body = _parsed(value)
     if not isinstance(body, dict):
         kind = type(body).__name__
-        raise MalformedSignal("invalid_envelope", f"a signal is a JSON object, this is a {kind}") from None
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, f"a signal is a JSON object, this is a {kind}") from None
     data = body.pop("data", None)
     if (encoded := body.pop("data_base64", None)) is not None:
+        if data is not None:
+            raise MalformedSignal(Reason.INVALID_ENVELOPE, "there is both `data` and `data_base64`") from None
         data = _from_base64(encoded)
-    return _from_attributes(body, data)
+    return _from_attributes(body, data, value)
 
 
-def _binary_mode(value: bytes | None, headers: dict[str, str]) -> tuple[dict[str, Any], Any]:
+def _header_attributes(headers: Mapping[str, bytes | str | None], content_type: str | None) -> dict[str, Any]:
+    """The attributes of binary mode. A header without a value is an attribute that is not there."""
     attributes: dict[str, Any] = {
-        name.removeprefix(HEADER_PREFIX): text for name, text in headers.items() if name.startswith(HEADER_PREFIX)
+        name.removeprefix(HEADER_PREFIX): text
+        for name in headers
+        if name.startswith(HEADER_PREFIX) and (text := _header(headers, name)) is not None
     }
-    content_type = headers.get("content-type")
+    if "data" in attributes:
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, "`data` is the record's value and no header")
     if content_type is not None:
         attributes["datacontenttype"] = content_type
-    if value is None or (content_type is not None and "json" not in content_type):
-        return attributes, value
-    try:
-        return attributes, _decode_json(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedSignal("invalid_json", f"the value is not the JSON its headers promise: {error}") from None
+    return attributes
 
 
-def _from_attributes(attributes: dict[str, Any], data: Any) -> Signal[Any]:
+def _binary_data(value: bytes, content_type: str | None) -> Any:
+    """The data of binary mode: JSON values, text for `text/*`, else bytes. An empty value is no data."""
+    if not value:
+        return None
+    if content_type is None or _JSON_TYPE.fullmatch(content_type):
+        return _parsed(value)
+    if content_type.lower().startswith("text/"):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value
+
+
+def _from_attributes(attributes: dict[str, Any], data: Any, value: bytes) -> Signal[Any]:
     version = attributes.pop("specversion", None)
+    if version is None:
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, "the attribute `specversion` is missing")
     if version != SPEC_VERSION and version not in _LENIENT_VERSIONS:
-        msg = f"specversion is {version!r}; this reads {SPEC_VERSION!r}"
-        raise MalformedSignal("unsupported_version" if isinstance(version, str) else "invalid_envelope", msg)
-    known = {name: value for name, value in attributes.items() if name in _KNOWN}
-    extensions = {name: value for name, value in attributes.items() if name not in _KNOWN}
-    for name, value in extensions.items():
-        if not _EXTENSION_NAME.fullmatch(name):
-            msg = f"{name[:80]!r} is not an attribute name: CloudEvents allows lower-case letters and digits"
-            raise MalformedSignal("invalid_envelope", msg)
-        if not isinstance(value, str | int | bool) and value is not None:
-            msg = f"extension {name!r} is a {type(value).__name__}; CloudEvents allows strings, integers, booleans"
-            raise MalformedSignal("invalid_envelope", msg)
+        msg = f"specversion is {version!r:.80}; this reads {SPEC_VERSION!r}"
+        raise MalformedSignal(Reason.UNSUPPORTED_VERSION if isinstance(version, str) else Reason.INVALID_ENVELOPE, msg)
+    extensions = {name: attributes.pop(name) for name in list(attributes) if name not in _KNOWN}
+    for name, extension in extensions.items():
+        _check_extension(name, extension)
     try:
-        signal = msgspec.convert(known, Signal[Any])
+        signal = msgspec.convert(attributes, Signal[Any])
     except msgspec.ValidationError as error:
-        raise MalformedSignal("invalid_envelope", str(error)) from None
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, str(error)) from None
     signal.data = data
     signal.extensions = Extensions(extensions) if extensions else None
+    _refuse_deep(data, value)
     _refuse_control_characters(signal)
     return signal
 
 
+def _check_extension(name: str, value: Any) -> None:
+    if not _EXTENSION_NAME.fullmatch(name):
+        msg = f"{name[:80]!r} is not an attribute name: CloudEvents allows lower-case letters and digits"
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, msg)
+    if not isinstance(value, str | int | bool) and value is not None:
+        msg = f"extension {name!r} is a {type(value).__name__}; CloudEvents allows strings, integers, booleans"
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, msg)
+    if isinstance(value, str) and _CONTROL_CHARACTERS.search(value):
+        raise MalformedSignal(Reason.CONTROL_CHARACTERS, f"the attribute `{name}` holds control characters")
+
+
 def _refuse_control_characters(signal: Signal[Any]) -> None:
-    for name in ("id", "source", "type", "subject"):
+    # One quick look at all of them settles nearly every signal; `isprintable` is stricter than the search below.
+    if (
+        f"{signal.id}{signal.source}{signal.type}{signal.subject}{signal.datacontenttype}{signal.dataschema}"
+        f"{signal.correlationid}{signal.causationid}{signal.traceparent}"
+    ).isprintable():
+        return
+    for name in _TEXT_ATTRIBUTES:
         if _CONTROL_CHARACTERS.search(getattr(signal, name) or ""):
-            raise MalformedSignal("control_characters", f"the attribute `{name}` holds control characters")
+            raise MalformedSignal(Reason.CONTROL_CHARACTERS, f"the attribute `{name}` holds control characters")
 
 
-def _text_headers(headers: Headers | None) -> Iterable[tuple[str, str]]:
-    for name, value in headers or ():
-        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        yield name.lower(), text or ""
+def _refuse_deep(data: Any, value: bytes) -> None:
+    if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise MalformedSignal(Reason.TOO_DEEP, f"`data` nests deeper than {MAX_DEPTH} levels")
+
+
+def _header(headers: Mapping[str, bytes | str | None], name: str) -> str | None:
+    raw = headers.get(name)
+    try:
+        return raw.decode() if isinstance(raw, bytes) else raw
+    except UnicodeDecodeError:
+        raise MalformedSignal(Reason.INVALID_UTF8, f"the header {name[:80]!r} is not UTF-8") from None
+
+
+def _parsed(value: bytes) -> Any:
+    try:
+        return _decode_json(value)
+    except _UNREADABLE as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> MalformedSignal:
+    if isinstance(error, RecursionError):
+        return MalformedSignal(Reason.TOO_DEEP, "the JSON nests deeper than a decoder follows")
+    if isinstance(error, UnicodeDecodeError):
+        return MalformedSignal(Reason.INVALID_UTF8, f"the value is not UTF-8: {error.reason}")
+    return MalformedSignal(Reason.INVALID_JSON, str(error))
 
 
 def _from_base64(encoded: object) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)  # type: ignore[arg-type]  # a wrong type is caught below
-    except (TypeError, ValueError, binascii.Error) as error:
-        raise MalformedSignal("invalid_envelope", f"`data_base64` is not base64: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise MalformedSignal(Reason.INVALID_ENVELOPE, f"`data_base64` is not base64: {error}") from None

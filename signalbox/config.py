@@ -23,6 +23,8 @@ from pydantic_settings import (
 from signalbox.errors import ConfigError
 
 PROFILES = ("dev", "prod")
+#: The topics of a system, without prefix.
+TOPICS = ("signals", "alerts", "scaling", "results", "telemetry", "control", "registry", "dead-letters")
 #: Where a supervisor leaves the resolved settings for the processes it starts.
 RESOLVED_VARIABLE = "SIGNALBOX_RESOLVED_SETTINGS"
 _SECRET_WORDS = ("password", "secret", "token", "key.pem")
@@ -39,7 +41,7 @@ class NodeSettings(_Group):
     name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0].lower() or "node")
     """Also the subject of this node's own health signals."""
     data_dir: Path = Path(".signalbox")
-    app: str = "signalbox.agents:default_app"
+    app: str = "signalbox.app:default_app"
     """Import string of the `App` to run, `module:attribute`."""
 
 
@@ -141,6 +143,8 @@ class LimitSettings(_Group):
     """A larger input record becomes a dead letter."""
     dead_letter_bytes: PositiveInt = 2_097_152
     """A dead letter keeps so much of the original value; its origin offset names the rest."""
+    output_bytes: PositiveInt = 900_000
+    """A handler that emits a larger signal fails. Below the 1 MB that brokers take by default."""
     held_signals: PositiveInt = 1000
     """Signals kept per paused agent before further ones become dead letters."""
     sensor_buffer: PositiveInt = 10_000

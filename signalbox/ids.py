@@ -11,14 +11,14 @@ KEY_GROUPS = 256
 
 def derived_id(cause_id: str, emitter: str, index: int) -> str:
     """The id of the `index`-th signal that `emitter` derives from the signal `cause_id`: 32 hex digits."""
-    return xxhash.xxh3_128_hexdigest(f"{cause_id}|{emitter}|{index}")
+    return xxhash.xxh3_128_hexdigest(f"{cause_id}|{emitter}|{index}".encode())
 
 
 def key_group(agent_id: str) -> int:
     """The key group of an agent, 0 to 255."""
-    return xxhash.xxh3_64_intdigest(agent_id) % KEY_GROUPS
+    return xxhash.xxh3_64_intdigest(agent_id.encode()) % KEY_GROUPS
 
 
 def stable_hash(text: str) -> int:
     """A 64-bit hash that is the same in every process and on every machine."""
-    return xxhash.xxh3_64_intdigest(text)
+    return xxhash.xxh3_64_intdigest(text.encode())

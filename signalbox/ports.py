@@ -6,7 +6,7 @@ Each protocol says what it promises and what it does not. Tests use the same pro
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.signal import Signal
 
@@ -22,6 +22,16 @@ class Record:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp: datetime | None = None
+
+
+class Outgoing(NamedTuple):
+    """One record to write: topic (without prefix), Kafka key, and an encoded signal with its id and type."""
+
+    topic: str
+    key: str
+    id: str
+    type: str
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +62,12 @@ class Publisher(Protocol):
 
     def publish(self, topic: str, signal: Signal[object]) -> None:
         """Queue one signal. Raises `Unreachable` when the queue is full and stays full."""
+        ...
+
+    def publish_raw(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        """Queue one record as it is, such as a replayed one. Otherwise the same as `publish`."""
         ...
 
     def flush(self, timeout_s: float) -> None:

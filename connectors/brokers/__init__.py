@@ -1,0 +1,1 @@
+"""Brokers that a node runs itself, for development, tests and machines without a Kafka of their own."""

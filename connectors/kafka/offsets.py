@@ -1,0 +1,100 @@
+"""Where partitions end, asked so that the answer is right on Apache Kafka and on the embedded broker.
+
+The embedded broker answers ListOffsets "latest" with one past the *first* record of the last batch. What it says with a
+fetch, the high watermark and the end-of-partition event, is right on both brokers. So "latest" is only where the search
+begins, and a fetch from there has the last word.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from connectors.kafka.client import client_config, translating
+from signalbox.config import KafkaSettings
+from signalbox.errors import Unreachable
+
+Partition = tuple[str, int]
+"""A topic's name and the number of a partition."""
+#: What ListOffsets takes in place of a time, in milliseconds.
+_LATEST = -1
+
+
+def end_offsets(
+    settings: KafkaSettings, partitions: Collection[Partition], *, timeout_s: float
+) -> dict[Partition, int]:
+    """For each partition the offset that its next record will get.
+
+    Raises:
+        Unreachable: the broker did not answer for all of them in time.
+        NotFound: there is no such partition.
+    """
+    with translating(settings, "find where the topics end"):
+        consumer = Consumer(_probe_config(settings))
+        try:
+            return _end_offsets(consumer, settings, partitions, time.monotonic() + timeout_s)
+        finally:
+            consumer.close()
+
+
+def offsets_at(
+    consumer: Consumer, partitions: Iterable[Partition], timestamp_ms: int, *, timeout_s: float
+) -> dict[Partition, int | None]:
+    """For each partition the first offset whose record is of that time or later; None when there is none yet.
+
+    The embedded broker knows only when a batch arrived, so its answer can be too early, and never too late: compare
+    the records' own timestamps.
+    """
+    asked = [TopicPartition(topic, partition, timestamp_ms) for topic, partition in partitions]
+    found = {}
+    for answer in consumer.offsets_for_times(asked, timeout=timeout_s):
+        if answer.error:
+            raise KafkaException(answer.error)
+        found[answer.topic, answer.partition] = answer.offset if answer.offset >= 0 else None
+    return found
+
+
+def _end_offsets(
+    consumer: Consumer, settings: KafkaSettings, partitions: Collection[Partition], deadline: float
+) -> dict[Partition, int]:
+    latest = offsets_at(consumer, partitions, _LATEST, timeout_s=deadline - time.monotonic())
+    ends = {place: 0 for place, offset in latest.items() if not offset}
+    consumer.assign([TopicPartition(*place, offset) for place, offset in latest.items() if offset])
+    while len(ends) < len(latest):
+        message = consumer.poll(max(0.0, deadline - time.monotonic()))
+        if message is None:
+            missing = _names(latest.keys() - ends.keys())
+            msg = f"the broker at {settings.bootstrap} does not tell where these partitions end: {missing}"
+            raise Unreachable(msg, hint="has each of them a leader?")
+        place = (message.topic() or "", message.partition() or 0)
+        error = message.error()
+        if error is None:
+            _, ends[place] = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            ends[place] = message.offset() or 0
+        elif not error.retriable():
+            raise KafkaException(error)
+    return ends
+
+
+def _probe_config(settings: KafkaSettings) -> dict[str, object]:
+    return client_config(
+        settings,
+        **{
+            "group.id": "signalbox-offsets",  # the library wants one; nothing is joined or committed
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            # One batch of each partition is enough, and an empty answer need not wait for more.
+            "max.partition.fetch.bytes": 1,
+            "fetch.wait.max.ms": 10,
+        },
+    )
+
+
+def _names(places: Iterable[Partition]) -> str:
+    return ", ".join(f"{topic}/{partition}" for topic, partition in sorted(places))
+
+
+def sorted_partitions(partitions: Sequence[Partition]) -> list[Partition]:
+    """By topic, then by number."""
+    return sorted(partitions)

@@ -1,0 +1,108 @@
+"""Where a data directory began: the offset of every topic partition when this system first saw it.
+
+Until a partition has its first snapshot, this is where its input starts and where its output is read back from, so a
+crash before that snapshot neither skips nor doubles anything. Recorded once per partition and never changed.
+"""
+
+import fcntl
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from connectors.kafka.admin import KafkaAdmin
+from connectors.kafka.client import CALL_TIMEOUT_S, client_config, translating
+from connectors.kafka.source import part_name
+from signalbox.config import KafkaSettings
+from signalbox.errors import Conflict, NotFound
+
+Places = dict[tuple[str, int], int]
+"""Topic without prefix and partition -> offset."""
+
+
+class Origins(msgspec.Struct):
+    """The file's content: the cluster it is about, and offsets by partition name."""
+
+    cluster_id: str
+    inputs: dict[str, int] = {}
+    outputs: dict[str, int] = {}
+
+
+def origins(
+    directory: Path, settings: KafkaSettings, *, inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[Places, Places]:
+    """The starts of the inputs and of the outputs; those of partitions that are new are recorded now.
+
+    Raises:
+        Conflict: the directory belongs to another Kafka cluster.
+        NotFound: a topic does not exist.
+        Unreachable: no broker answers.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "origins.json"
+    partitions = _partitions(settings, {*inputs, *outputs})
+    with (directory / "origins.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = _known(path, settings)
+        before = msgspec.json.encode(known)
+        with closing(Consumer(client_config(settings, **{"group.id": "signalbox.origins"}))) as consumer:
+            reading_from_end = settings.start == "latest"
+            starts = _record(consumer, settings, known.inputs, inputs, partitions, from_end=reading_from_end)
+            ends = _record(consumer, settings, known.outputs, outputs, partitions, from_end=True)
+        if msgspec.json.encode(known) != before or not path.exists():
+            _write(path, known)
+    return starts, ends
+
+
+def _partitions(settings: KafkaSettings, topics: set[str]) -> dict[str, int]:
+    there = {topic.name: topic.partitions for topic in KafkaAdmin(settings).topics()}
+    missing = sorted(settings.topic_prefix + topic for topic in topics if settings.topic_prefix + topic not in there)
+    if missing:
+        msg = f"there is no topic {', '.join(missing)} at {settings.bootstrap}"
+        raise NotFound(msg, hint="`signalbox up` creates the topics that are missing")
+    return {topic: there[settings.topic_prefix + topic] for topic in topics}
+
+
+def _known(path: Path, settings: KafkaSettings) -> Origins:
+    cluster_id = KafkaAdmin(settings).cluster_id()
+    if not path.exists():
+        return Origins(cluster_id)
+    known = msgspec.json.decode(path.read_bytes(), type=Origins)
+    if known.cluster_id != cluster_id:
+        msg = f"{path.parent} belongs to Kafka cluster {known.cluster_id}; {settings.bootstrap} is cluster {cluster_id}"
+        raise Conflict(msg, hint="give the broker that it was made with, or another --data-dir")
+    return known
+
+
+def _record(
+    consumer: Consumer,
+    settings: KafkaSettings,
+    known: dict[str, int],
+    topics: Sequence[str],
+    partitions: dict[str, int],
+    *,
+    from_end: bool,
+) -> Places:
+    places: Places = {}
+    for topic in topics:
+        for partition in range(partitions[topic]):
+            name = part_name(topic, partition)
+            if name not in known:
+                place = TopicPartition(settings.topic_prefix + topic, partition)
+                with translating(settings, f"learn the ends of {place.topic}"):
+                    low, high = consumer.get_watermark_offsets(place, timeout=CALL_TIMEOUT_S, cached=False)
+                known[name] = high if from_end else low
+            places[topic, partition] = known[name]
+    return places
+
+
+def _write(path: Path, known: Origins) -> None:
+    scratch = path.with_suffix(".tmp")
+    with scratch.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(known)))
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

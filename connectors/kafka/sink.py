@@ -1,0 +1,247 @@
+"""The output: one engine partition per Kafka topic partition, so that each has one writer, and none writes twice.
+
+`snapshot` waits until every record is acknowledged and saves a position that lies behind all of them. After a crash
+the engine repeats the work since its last snapshot. Then the partition reads back what was written behind the saved
+position, and leaves out each repeated record whose id it finds there. Ids repeat because they derive from their cause
+(`signalbox.ids`). Records that others write to the same topics are read over and never suppressed.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+
+from connectors.kafka.client import client_config
+from connectors.kafka.source import part_name, split_part
+from signalbox.config import KafkaSettings
+from signalbox.errors import Unreachable
+from signalbox.ports import Outgoing
+
+log = logging.getLogger(__name__)
+
+#: An item without records: it only makes a partition save how far its topic has got.
+PULSE: list[Outgoing] = []
+_READ_BACK_TIMEOUT_S = 60.0
+_FLUSH_LOG_EVERY_S = 5.0
+
+
+class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
+    """Writes lists of records to the topic partitions that their keys name (`part_name`).
+
+    Args:
+        settings: the broker and the topic prefix.
+        starts: topic without prefix and partition -> its end when this system first saw it. A partition that was
+            never snapshotted is read back from there.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, starts: Mapping[tuple[str, int], int]) -> None:
+        self._starts = starts
+        self._index = {name: i for i, name in enumerate(sorted(part_name(*place) for place in starts))}
+        self.hub = ProducerHub(settings)
+
+    def list_parts(self) -> list[str]:
+        return list(self._index)
+
+    def part_fn(self, item_key: str) -> int:
+        return self._index[item_key]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
+        topic, partition = split_part(for_part)
+        start = self._starts[topic, partition] if resume_state is None else resume_state
+        return _Partition(self.hub, topic, partition, start)
+
+
+class ProducerHub:
+    """One producer, and one reader-back, for all partitions of a worker."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.prefix = settings.topic_prefix
+        self._settings = settings
+        self._producer: Producer | None = None
+        self._unread: list[_Partition] = []
+        self._parts: dict[tuple[str, int], _Partition] = {}
+        self._ends: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
+        self._admin: AdminClient | None = None
+        self.failure: KafkaError | None = None
+        self.produced: Counter[str] = Counter()
+        """Records by topic since the start of the process."""
+        self.skipped: Counter[str] = Counter()
+        """Records left out because a crashed run had written them."""
+
+    def register(self, part: "_Partition") -> None:
+        """Take on a partition; it is read back with its siblings before the first write."""
+        self._unread.append(part)
+        self._parts[self.prefix + part.topic, part.partition] = part
+
+    def producer(self) -> Producer:
+        """The producer, after every new partition was read back."""
+        if self._producer is None:
+            self._producer = Producer(_producer_config(self._settings))
+        if self._unread:
+            new, self._unread = self._unread, []
+            _read_back(self._settings, {(self.prefix + part.topic, part.partition): part for part in new})
+        return self._producer
+
+    def flush(self) -> None:
+        """Wait until the broker has everything.
+
+        Raises:
+            Unreachable: it refused a record for good; the flow must restart and repeat.
+        """
+        if self._producer is None:
+            return
+        began = time.monotonic()
+        while self._producer.flush(_FLUSH_LOG_EVERY_S):
+            waited = time.monotonic() - began
+            log.warning("the broker has not acknowledged %d records for %.0f s", len(self._producer), waited)
+        if self.failure is not None:
+            msg = f"the broker refused a record: {self.failure.str()}"
+            raise Unreachable(msg, hint="its log says why; a topic's limits or its access rights may have changed")
+
+    def look_at_ends(self) -> None:
+        """Learn the ends of the topics, without waiting: what was asked at the last call is answered by now.
+
+        An older end is as good: it still lies before everything that this worker will write from here on.
+        """
+        for place, answer in self._ends.items():
+            part = self._parts.get((place.topic, place.partition))
+            if part is not None and answer.done() and answer.exception() is None:
+                part.end = max(part.end, answer.result().offset)
+        if self._admin is None:
+            self._admin = AdminClient(client_config(self._settings))
+        wanted = {TopicPartition(topic, partition): OffsetSpec.latest() for topic, partition in self._parts}
+        self._ends = self._admin.list_offsets(wanted, request_timeout=10.0)
+
+    def release(self, part: "_Partition") -> None:
+        """Let go of a partition; what it wrote was flushed by its last snapshot."""
+        self._parts.pop((self.prefix + part.topic, part.partition), None)
+        if not self._parts:
+            self.flush()
+            self._producer = self._admin = None
+            self._ends = {}
+
+
+class _Partition(StatefulSinkPartition[list[Outgoing], int]):
+    """One topic partition. Its state is an offset behind everything it has written."""
+
+    def __init__(self, hub: ProducerHub, topic: str, partition: int, start: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.end = start
+        self.written: Counter[str] = Counter()
+        """Ids that lie on the broker behind the saved position: what a crashed run wrote."""
+        self._hub = hub
+        hub.register(self)
+
+    def write_batch(self, values: list[list[Outgoing]]) -> None:
+        hub, written = self._hub, self.written
+        producer = hub.producer()
+        topic, partition, produced = hub.prefix + self.topic, self.partition, 0
+        for records in values:
+            for record in records:
+                if written and written[record.id] > 0:
+                    written[record.id] -= 1
+                    hub.skipped[self.topic] += 1
+                    continue
+                headers = {"ce_id": record.id, "ce_type": record.type}
+                while True:
+                    try:
+                        producer.produce(
+                            topic,
+                            record.value,
+                            record.key,
+                            partition=partition,
+                            headers=headers,
+                            on_delivery=self._delivered,
+                        )
+                        break
+                    except BufferError:
+                        producer.poll(0.1)
+                produced += 1
+        if produced:
+            hub.produced[self.topic] += produced
+            producer.poll(0)
+        elif values == [PULSE]:
+            hub.look_at_ends()
+
+    def snapshot(self) -> int:
+        self._hub.flush()
+        return self.end
+
+    def close(self) -> None:
+        self._hub.release(self)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._hub.failure = error
+        else:
+            self.end = message.offset() + 1  # type: ignore[operator]  # a delivered record has an offset
+
+
+def _read_back(settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partition]) -> None:
+    """Collect the ids of the records between each partition's position and its end."""
+    consumer = Consumer(_reader_config(settings))
+    waiting = set(parts)
+    deadline = time.monotonic() + _READ_BACK_TIMEOUT_S
+    try:
+        consumer.assign([TopicPartition(*place, part.end) for place, part in parts.items()])
+        while waiting:
+            if time.monotonic() > deadline:
+                msg = f"{len(waiting)} output partitions could not be read back in {_READ_BACK_TIMEOUT_S:.0f} s"
+                raise Unreachable(msg, hint="is the broker up, and do the topics still exist?")
+            message = consumer.poll(1.0)
+            for one in (*((message,) if message else ()), *consumer.consume(10_000, 0)):
+                place = (one.topic(), one.partition())
+                if (error := one.error()) is None:
+                    parts[place].written.update(_ids(one))  # type: ignore[index]  # it was assigned
+                    deadline = time.monotonic() + _READ_BACK_TIMEOUT_S
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                    waiting.discard(place)  # type: ignore[arg-type]
+                elif error.fatal() or not error.retriable():
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+
+
+def _ids(message: Message) -> tuple[str, ...]:
+    for name, value in message.headers() or ():
+        if name == "ce_id" and value is not None:
+            return (value.decode() if isinstance(value, bytes) else value,)
+    return ()
+
+
+def _producer_config(settings: KafkaSettings) -> dict[str, object]:
+    return client_config(
+        settings,
+        **{
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": settings.linger_ms,
+            # A record waits for its broker as long as it takes: giving up would only mean to repeat it.
+            "message.timeout.ms": 0,
+            "message.max.bytes": 4_194_304,
+            "queue.buffering.max.messages": 500_000,
+            "queue.buffering.max.kbytes": 524_288,
+            "allow.auto.create.topics": False,
+        },
+    )
+
+
+def _reader_config(settings: KafkaSettings) -> dict[str, object]:
+    return client_config(
+        settings,
+        **{
+            "group.id": "signalbox.read-back",
+            "enable.auto.commit": False,
+            # Of a topic trimmed in the meantime, what is left is all that can be repeated in front of a reader.
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
+            "allow.auto.create.topics": False,
+        },
+    )

@@ -1,0 +1,266 @@
+"""The input: one engine partition per Kafka partition, fed by one consumer per worker process.
+
+Each partition resumes from its own snapshot, so its offset is exact. A poll's records travel as one `RecordBatch` per
+partition; nothing is decoded here. `auto.offset.reset` is `error`: an offset that the broker no longer has stops the
+flow with a message, it never jumps. Progress is mirrored to a consumer group for lag tools, which decides nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from connectors.kafka.client import client_config
+from signalbox.config import KafkaSettings
+from signalbox.errors import ConfigError, SignalboxError
+
+log = logging.getLogger(__name__)
+
+#: Records taken from the client and not yet handed to the engine; beyond it the consumer is left to fill its own queue.
+_BUFFERED = 50_000
+#: An empty poll is not repeated sooner, however many partitions ask.
+_POLL_EVERY_S = 0.0005
+#: How often progress is mirrored to the consumer group.
+_MIRROR_EVERY_S = 1.0
+
+
+class RecordBatch(NamedTuple):
+    """Records of one partition, oldest first; topic without prefix."""
+
+    topic: str
+    partition: int
+    messages: list[Message]
+
+
+class OffsetLost(SignalboxError):
+    """The broker no longer has the records where this partition would go on."""
+
+    exit_code = 3
+
+
+class KafkaSource(FixedPartitionedSource[RecordBatch, int]):
+    """Reads topics from recorded starts.
+
+    Args:
+        settings: the broker and the topic prefix.
+        starts: topic without prefix and partition -> the offset at which reading begins when nothing was saved.
+        group: consumer group that progress is mirrored to.
+        poll_records: most records taken from the client at once.
+        drain: when set, every partition ends and the flow closes in order.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        starts: Mapping[tuple[str, int], int],
+        group: str,
+        poll_records: int,
+        drain: threading.Event,
+    ) -> None:
+        self._starts = starts
+        self._drain = drain
+        self.hub = ConsumerHub(settings, group, poll_records)
+
+    def list_parts(self) -> list[str]:
+        return [part_name(topic, partition) for topic, partition in self._starts]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
+        topic, partition = split_part(for_part)
+        start = self._starts[topic, partition] if resume_state is None else resume_state
+        return _Partition(self.hub, topic, partition, start, self._drain)
+
+
+class ConsumerHub:
+    """One consumer for all partitions of a worker. It runs on the engine's thread, so no record waits for a lock."""
+
+    def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
+        self._settings = settings
+        self._group = group
+        self._poll_records = poll_records
+        self._consumer: Consumer | None = None
+        self._new: list[_Partition] = []
+        self._parts: dict[tuple[str, int], _Partition] = {}
+        self._buffered = 0
+        self._polled_at = 0.0
+        self._mirrored_at = 0.0
+        self.busy_s = 0.0
+        """Seconds the worker spent on records since the start."""
+        self._handed_at: float | None = None
+
+    def register(self, part: "_Partition") -> None:
+        """Take on a partition; it is assigned with its siblings at the next poll."""
+        self._new.append(part)
+        self._parts[self._settings.topic_prefix + part.topic, part.partition] = part
+
+    def take(self, part: "_Partition") -> list[Message]:
+        """The records that wait for a partition, after polling if there are none."""
+        now = time.monotonic()
+        if self._handed_at is not None:
+            self.busy_s += now - self._handed_at
+            self._handed_at = None
+        if not part.waiting and now - self._polled_at >= _POLL_EVERY_S and self._buffered < _BUFFERED:
+            self._poll(now)
+        waiting = part.waiting
+        if waiting:
+            part.waiting = []
+            self._buffered -= len(waiting)
+            self._handed_at = now
+        return waiting
+
+    def positions(self) -> dict[str, list[int | None]]:
+        """Per partition: the offset of the next record to process, and the end as of the last fetch, if known."""
+        found: dict[str, list[int | None]] = {}
+        for (topic, partition), part in list(self._parts.items()):
+            end: int | None = None
+            if self._consumer is not None:
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                end = high if high >= 0 else None
+            found[part_name(part.topic, partition)] = [part.position, end]
+        return found
+
+    def release(self, part: "_Partition") -> None:
+        """Let go of a partition; with the last one the consumer closes."""
+        self._parts.pop((self._settings.topic_prefix + part.topic, part.partition), None)
+        self._mirror_one(part)
+        if not self._parts and self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+    def _poll(self, now: float) -> None:
+        consumer = self._assigned()
+        self._polled_at = now
+        messages = consumer.consume(self._poll_records, 0)
+        if messages:
+            self._distribute(messages)
+        if now - self._mirrored_at >= _MIRROR_EVERY_S:
+            self._mirrored_at = now
+            self._mirror(consumer)
+
+    def _distribute(self, messages: Sequence[Message]) -> None:
+        parts = self._parts
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._explain(error, message)
+                continue
+            part = parts.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # both are set
+            if part is not None:
+                part.waiting.append(message)
+                self._buffered += 1
+
+    def _explain(self, error: KafkaError, message: Message) -> None:
+        """Raise for what stops the flow; log what the client mends by itself."""
+        place = f"{message.topic()}/{message.partition()}"
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+            msg = f"the broker no longer has the offset where {place} would go on: {error.str()}"
+            hint = "to go on from the earliest record there is, and accept the gap, remove the recovery directory"
+            raise OffsetLost(msg, hint=hint)
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
+            msg = f"cannot read {place}: {error.str()}"
+            raise ConfigError(msg, hint="was the topic deleted, or its access withdrawn?")
+        if error.fatal():
+            raise KafkaException(error)
+        log.warning("consumer: %s: %s", place, error.str())
+
+    def _assigned(self) -> Consumer:
+        if self._consumer is None:
+            self._consumer = Consumer(_consumer_config(self._settings, self._group))
+        if self._new:
+            prefix = self._settings.topic_prefix
+            added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]
+            first = len(self._new) == len(self._parts)
+            (self._consumer.assign if first else self._consumer.incremental_assign)(added)
+            self._new = []
+        return self._consumer
+
+    def _mirror(self, consumer: Consumer) -> None:
+        moved = [part for part in self._parts.values() if part.saved is not None and part.saved != part.mirrored]
+        if not moved:
+            return
+        prefix = self._settings.topic_prefix
+        offsets = [TopicPartition(prefix + part.topic, part.partition, part.saved or OFFSET_INVALID) for part in moved]
+        try:
+            consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            log.debug("progress could not be mirrored: %s", error)
+            return
+        for part in moved:
+            part.mirrored = part.saved
+
+    def _mirror_one(self, part: "_Partition") -> None:
+        if self._consumer is None or part.position == part.mirrored:
+            return
+        place = TopicPartition(self._settings.topic_prefix + part.topic, part.partition, part.position)
+        try:
+            self._consumer.commit(offsets=[place], asynchronous=True)
+        except KafkaException as error:
+            log.debug("progress could not be mirrored: %s", error)
+
+
+class _Partition(StatefulSourcePartition[RecordBatch, int]):
+    """One Kafka partition. Its state is the offset of the next record to hand over."""
+
+    def __init__(self, hub: ConsumerHub, topic: str, partition: int, start: int, drain: threading.Event) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.position = start
+        self.saved: int | None = None
+        self.mirrored: int | None = None
+        self.waiting: list[Message] = []
+        self._hub = hub
+        self._draining = drain.is_set
+        hub.register(self)
+
+    def next_batch(self) -> list[RecordBatch]:
+        if self._draining():
+            raise StopIteration
+        messages = self._hub.take(self)
+        if not messages:
+            return []
+        self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
+        return [RecordBatch(self.topic, self.partition, messages)]
+
+    def next_awake(self) -> datetime | None:
+        return None
+
+    def snapshot(self) -> int:
+        self.saved = self.position
+        return self.position
+
+    def close(self) -> None:
+        self._hub.release(self)
+
+
+def part_name(topic: str, partition: int) -> str:
+    """The engine's name of a topic partition."""
+    return f"{topic}-{partition}"
+
+
+def split_part(name: str) -> tuple[str, int]:
+    """Topic and partition of an engine partition's name."""
+    topic, _, partition = name.rpartition("-")
+    return topic, int(partition)
+
+
+def _consumer_config(settings: KafkaSettings, group: str) -> dict[str, object]:
+    return client_config(
+        settings,
+        **{
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 50,
+            "fetch.queue.backoff.ms": 5,
+            # Enough to keep the worker fed between polls, small enough to bound memory: partitions x this.
+            "queued.min.messages": 20_000,
+            "queued.max.messages.kbytes": 65_536,
+            "enable.partition.eof": False,
+            "allow.auto.create.topics": False,
+        },
+    )

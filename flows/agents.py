@@ -1,0 +1,137 @@
+"""The agents flow: signals in, agents decide, alerts, results, telemetry and dead letters out.
+
+    signals, control -> intake -> one keyed state per key group -> one writer per output partition
+    pulse --------------^ starts the declared agents               ^ paces idle output partitions
+
+Run by `flows.worker` under `signalbox up`, or by the engine alone: `python -m bytewax.run flows.agents:flow`.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from connectors.kafka.origins import origins
+from connectors.kafka.placement import Placement
+from connectors.kafka.sink import PULSE, KafkaSink
+from connectors.kafka.source import KafkaSource
+from connectors.segments import SegmentStore
+from flows.intake import Addressed, Intake
+from flows.operators import START, GroupLogic, Placed, PulseSource, Runtime
+from signalbox import plugins
+from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.stats import Stats
+from signalbox.app import App
+from signalbox.clock import SystemClock
+from signalbox.config import TOPICS, Settings, load_settings
+from signalbox.ids import KEY_GROUPS
+from signalbox.routing import Pattern
+
+NAME = "agents"
+#: Topics that agents write and may also listen to.
+_READ_BACK = ("alerts", "scaling")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentsFlow:
+    """A dataflow ready to run, and the handles on it."""
+
+    dataflow: Dataflow
+    runtime: Runtime
+    source: KafkaSource
+    sink: KafkaSink
+    drain: threading.Event
+    """Set it, and the flow saves everything and ends."""
+
+
+def build(settings: Settings) -> AgentsFlow:
+    """Wire the flow.
+
+    Raises:
+        ConfigError: the app or its settings are wrong.
+        NotFound: a topic is missing.
+        Unreachable: no broker answers.
+        Conflict: the data directory belongs to another cluster.
+    """
+    app: App = plugins.load(settings.node.app)
+    plan = Plan(app, settings)
+    recovery = settings.node.data_dir / "recovery"
+    starts, ends = origins(recovery, settings.kafka, inputs=input_topics(plan, settings), outputs=TOPICS)
+    partitions: dict[str, int] = {}
+    for topic, partition in ends:
+        partitions[topic] = max(partitions.get(topic, 0), partition + 1)
+    drain = threading.Event()
+    runtime = Runtime(
+        settings=settings,
+        plan=plan,
+        topics=topic_router(settings.kafka.routes),
+        placement=Placement(partitions),
+        store=SegmentStore(recovery / "segments"),
+        clock=SystemClock(),
+        stats=Stats(),
+    )
+    source = KafkaSource(
+        settings.kafka,
+        starts=starts,
+        group=consumer_group(settings),
+        poll_records=settings.flows.agents.poll_records,
+        drain=drain,
+    )
+    sink = KafkaSink(settings.kafka, starts=ends)
+    return AgentsFlow(_wire(runtime, source, sink, drain), runtime, source, sink, drain)
+
+
+def consumer_group(settings: Settings) -> str:
+    """The consumer group that shows the flow's progress to lag tools."""
+    return f"{settings.kafka.topic_prefix}signalbox.{NAME}"
+
+
+def input_topics(plan: Plan, settings: Settings) -> list[str]:
+    """`signals` and `control`, and those of the flow's own output topics that some agent listens to."""
+    listened = [route.target for route in plan.routes()]
+    extra = {
+        topic
+        for pattern, topic in settings.kafka.routes.items()
+        if topic in _READ_BACK and any(_may_overlap(handler.pattern, pattern) for handler in listened)
+    }
+    return ["signals", "control", *sorted(extra)]
+
+
+def _may_overlap(one: str, other: str) -> bool:
+    """Whether some type may match both patterns, judged by their first segments."""
+    first, second = Pattern.parse(one).segments[0], Pattern.parse(other).segments[0]
+    return first == second or first.startswith("*") or second.startswith("*")
+
+
+def _wire(runtime: Runtime, source: KafkaSource, sink: KafkaSink, drain: threading.Event) -> Dataflow:
+    flow = Dataflow(NAME)
+    intake = Intake(runtime.plan, runtime.settings, runtime.stats)
+    every_part = runtime.placement.all_parts()
+
+    def start(pulse: str) -> Iterable[Addressed]:
+        groups = map(str, range(KEY_GROUPS))
+        return ((group, (group, None)) for group in groups) if pulse == START else ()
+
+    def beat(pulse: str) -> Iterable[Placed]:
+        return () if pulse == START else ((part, PULSE) for part in every_part)
+
+    records = op.input("records", flow, source)
+    pulses = op.input("pulse", flow, PulseSource(drain))
+    parcels = op.merge(
+        "inbox", op.flat_map_batch("intake", records, intake.parcels), op.flat_map("start", pulses, start)
+    )
+    decided = op.stateful_batch("agents", parcels, lambda resumed: GroupLogic(runtime, resumed))
+    written = op.map("written", decided, lambda item: item[1])
+    op.output("write", op.merge("outbox", written, op.flat_map("beat", pulses, beat)), sink)
+    return flow
+
+
+def __getattr__(name: str) -> Any:
+    """`flow`, made on first use: importing this module must not need a broker."""
+    if name == "flow":
+        return build(load_settings()).dataflow
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,152 @@
+"""The first step of the agents flow: records of a poll become deliveries, grouped by key group.
+
+This is the hottest loop of the project: it runs once per record. What can be remembered per type or per subject is
+remembered by `signalbox.agents.plan`; what is wrong with a record becomes a dead letter and travels along.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from pydantic import ValidationError
+
+from connectors.kafka.source import RecordBatch
+from schemas.catalog import is_shipped
+from schemas.control import AgentControl, AgentSpawn
+from schemas.signal import MalformedSignal, Signal, decode
+from signalbox.agents.dead_letters import Where, dead_letter
+from signalbox.agents.group import CONTROL, Delivery, Origin
+from signalbox.agents.plan import Plan
+from signalbox.agents.stats import Stats
+from signalbox.config import Settings
+from signalbox.ids import key_group
+from signalbox.ports import Outgoing
+from signalbox.routing import is_valid_type
+
+Parcel = tuple[Origin, list[Delivery]] | list[Outgoing] | None
+"""What a key group is given: deliveries, ready records that only pass through, or None to start its agents."""
+Addressed = tuple[str, tuple[str, Parcel]]
+"""A parcel under its group's key, which is repeated because the engine keeps the key to itself."""
+
+
+class Intake:
+    """Decodes records and finds the agents they are for."""
+
+    def __init__(self, plan: Plan, settings: Settings, stats: Stats) -> None:
+        self._plan = plan
+        self._prefix = settings.kafka.topic_prefix
+        self._limits = settings.limits
+        self._stats = stats
+
+    def parcels(self, batches: Iterable[RecordBatch]) -> list[Addressed]:
+        """The parcels for each key group; a group's deliveries are in the order of their records."""
+        out: list[Addressed] = []
+        for batch in batches:
+            groups: dict[str, list[Delivery]] = {}
+            refused: list[Outgoing] = []
+            if batch.topic == "control":
+                self._sort_control(batch, groups, refused)
+            else:
+                self._sort(batch, groups, refused)
+            self._stats.received[batch.topic] += len(batch.messages)
+            origin = (self._prefix + batch.topic, batch.partition)
+            out.extend((group, (group, (origin, deliveries))) for group, deliveries in groups.items())
+            if refused:
+                group = str(key_group(f"{batch.topic}-{batch.partition}"))
+                out.append((group, (group, refused)))
+        return out
+
+    def _sort(self, batch: RecordBatch, groups: dict[str, list[Delivery]], refused: list[Outgoing]) -> None:
+        targets, limit = self._plan.targets, self._limits.signal_bytes
+        for message in batch.messages:
+            value = message.value()
+            try:
+                signal = decode(value) if value is not None and len(value) <= limit else self._read_again(message)
+            except MalformedSignal:
+                try:
+                    signal = self._read_again(message)
+                except MalformedSignal as error:
+                    refused.append(self._refuse(message, error.reason, str(error)))
+                    continue
+            kinds = targets(signal.type)
+            if not kinds:
+                self._unhandled(signal, message, refused)
+                continue
+            for kind in kinds:
+                place = kind.place(signal.subject, signal.id)
+                if place is None:
+                    reason = f"{kind.name} has one agent per subject, and the signal has no subject"
+                    refused.append(self._refuse(message, "missing_subject", reason, signal))
+                    continue
+                delivery = (kind.index, place[0], signal, message.offset())
+                deliveries = groups.get(place[1])
+                if deliveries is None:
+                    groups[place[1]] = [delivery]
+                else:
+                    deliveries.append(delivery)
+
+    def _read_again(self, message: Message) -> Signal[Any]:
+        """Read a record that is not simply a structured signal: with its headers, and with its size in view."""
+        value = message.value()
+        if value is not None and len(value) > self._limits.signal_bytes:
+            msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {self._limits.signal_bytes}"
+            raise MalformedSignal("too_large", msg)
+        return decode(value, message.headers())
+
+    def _unhandled(self, signal: Signal[Any], message: Message, refused: list[Outgoing]) -> None:
+        """Nobody handles the type. What we know, or made ourselves, may go unhandled; anything else is a mistake."""
+        if is_shipped(signal.type) or signal.source.startswith("agent/"):
+            self._stats.unmatched[signal.type if is_shipped(signal.type) else "derived"] += 1
+        elif is_valid_type(signal.type):
+            refused.append(self._refuse(message, "unknown_type", f"no agent handles {signal.type[:200]!r}", signal))
+        else:
+            reason = f"{signal.type[:200]!r} is not a type: segments of A-Z a-z 0-9 _ - joined by dots"
+            refused.append(self._refuse(message, "invalid_type", reason, signal))
+
+    def _sort_control(self, batch: RecordBatch, groups: dict[str, list[Delivery]], refused: list[Outgoing]) -> None:
+        for message in batch.messages:
+            try:
+                signal = self._read_again(message)
+                agent_id = self._commanded(signal)
+            except MalformedSignal as error:
+                refused.append(self._refuse(message, error.reason, str(error)))
+                continue
+            if agent_id is not None:
+                delivery = (CONTROL, agent_id, signal, message.offset() or 0)
+                groups.setdefault(str(key_group(agent_id)), []).append(delivery)
+
+    def _commanded(self, signal: Signal[Any]) -> str | None:
+        """The agent that a control signal is for; None if it is for somebody else."""
+        try:
+            match signal.type:
+                case "control.agent.spawn":
+                    spawn = AgentSpawn.model_validate(signal.data)
+                    kind = self._plan.kind(spawn.agent_type)
+                    return kind.agent_id(spawn.subject) if kind else spawn.agent_type
+                case "control.agent.pause" | "control.agent.resume" | "control.agent.stop":
+                    return AgentControl.model_validate(signal.data).agent_id
+                case _:
+                    return None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "data"
+            raise MalformedSignal("invalid_payload", f"{place}: {first['msg']}") from None
+
+    def _refuse(self, message: Message, reason: str, text: str, signal: Signal[Any] | None = None) -> Outgoing:
+        self._stats.dead_letters[reason] += 1
+        kind, milliseconds = message.timestamp()
+        when = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return dead_letter(
+            reason,
+            text,
+            where=Where(message.topic() or "", message.partition() or 0, message.offset() or 0),
+            key=message.key(),  # type: ignore[arg-type]  # bytes, as it came off the wire
+            value=message.value(),  # type: ignore[arg-type]
+            headers=message.headers() or (),
+            limit_bytes=self._limits.dead_letter_bytes,
+            # The record's own time, so that a repeated run makes the same record.
+            now=when or datetime.now(UTC),
+            timestamp=when,
+            signal=signal,
+        )

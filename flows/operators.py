@@ -1,0 +1,196 @@
+"""The parts of a flow that need the engine: a key group as keyed state, and the pulse that starts and paces a flow.
+
+State is saved as a base and the changes since (`connectors.segments`); what the engine itself keeps per group is the
+list of those pieces.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.operators import StatefulBatchLogic
+
+from connectors.kafka.placement import Placement
+from connectors.segments import Piece, SegmentStore
+from flows.intake import Parcel
+from signalbox.agents.group import AgentGroup, Change
+from signalbox.agents.plan import Plan
+from signalbox.agents.stats import Stats
+from signalbox.clock import Clock
+from signalbox.config import Settings
+from signalbox.ports import Outgoing
+from signalbox.routing import Router
+
+SNAPSHOT_VERSION = 1
+#: Changes are gathered into a new base when they outgrow it, or when there are so many of them.
+_MOST_PIECES = 64
+_SMALLEST_BASE_BYTES = 16_384
+#: Pieces that a snapshot no longer names may still be named by the one that a crash falls back to. The engine's sources
+#: run at most one epoch ahead of the last committed one, so three snapshots later nothing can.
+_KEEP_SNAPSHOTS = 3
+_PULSE_EVERY_S = 5.0
+_PULSE_LOOK = timedelta(milliseconds=50)
+
+START = "start"
+BEAT = "beat"
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What the groups of one worker process share."""
+
+    settings: Settings
+    plan: Plan
+    topics: Router[str]
+    placement: Placement
+    store: SegmentStore
+    clock: Clock
+    stats: Stats
+    groups: dict[str, AgentGroup] = field(default_factory=dict)
+    """The groups that live here, for looking in."""
+
+    def group(self, key: str) -> AgentGroup:
+        """A new, empty group."""
+        group = AgentGroup(
+            key, self.plan, self.topics, settings=self.settings, clock=self.clock, stats=self.stats
+        )
+        self.groups[key] = group
+        return group
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    version: int
+    key: str
+    pieces: list[Piece]
+
+
+Placed = tuple[str, list[Outgoing]]
+"""An output partition and the records for it."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_snapshot = msgspec.msgpack.Decoder(_Snapshot).decode
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+
+
+class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
+    """One key group inside the engine."""
+
+    def __init__(self, runtime: Runtime, resume_state: bytes | None) -> None:
+        self._runtime = runtime
+        self._group: AgentGroup | None = None
+        self._pieces: list[Piece] = []
+        self._snapshots_since_base = 0
+        if resume_state is not None:
+            self._restore(_decode_snapshot(resume_state))
+
+    def on_batch(self, values: list[tuple[str, Parcel]]) -> tuple[Iterable[Placed], bool]:
+        passing: list[Outgoing] = []
+        for key, parcel in values:
+            group = self._group
+            if group is None:
+                group = self._group = self._runtime.group(key)
+            if parcel is None:
+                group.start()
+            elif isinstance(parcel, tuple):
+                group.deliver(*parcel)
+            else:
+                passing += parcel
+        return self._placed(passing), StatefulBatchLogic.RETAIN
+
+    def on_notify(self) -> tuple[Iterable[Placed], bool]:
+        if self._group is not None:
+            self._group.fire_due()
+        return self._placed([]), StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[Iterable[Placed], bool]:
+        return [], StatefulBatchLogic.RETAIN
+
+    def notify_at(self) -> datetime | None:
+        due_ms = self._group.next_due_ms() if self._group is not None else None
+        return None if due_ms is None else datetime.fromtimestamp(due_ms / 1000, UTC)
+
+    def snapshot(self) -> bytes:
+        began = time.perf_counter()
+        group, stats = self._group, self._runtime.stats
+        assert group is not None, "the engine snapshots only keys that were awoken"
+        if changes := group.take_changes():
+            stats.snapshot_bytes += self._save(group, changes)
+        self._snapshots_since_base += 1
+        if self._snapshots_since_base == _KEEP_SNAPSHOTS:
+            self._runtime.store.forget_others(group.key, self._pieces)
+        stats.snapshots += 1
+        stats.snapshot_s += time.perf_counter() - began
+        return _encode(_Snapshot(SNAPSHOT_VERSION, group.key, list(self._pieces)))
+
+    def _save(self, group: AgentGroup, changes: list[Change]) -> int:
+        store = self._runtime.store
+        base = max(self._pieces[0].length, _SMALLEST_BASE_BYTES) if self._pieces else 0
+        # Groups of one system grow alike; without a spread they would all write a new base in the same epoch.
+        limit = base * (0.5 + int(group.key) % 64 / 64)
+        fresh = len(self._pieces) >= _MOST_PIECES or sum(piece.length for piece in self._pieces[1:]) >= limit
+        payload = _encode(list(group.all_records()) if fresh else changes)
+        if fresh:
+            self._pieces = []
+            self._snapshots_since_base = 0
+        self._pieces.append(store.append(group.key, payload, fresh=fresh))
+        return len(payload)
+
+    def _restore(self, saved: _Snapshot) -> None:
+        if saved.version != SNAPSHOT_VERSION:
+            msg = f"the snapshot of group {saved.key} has version {saved.version}; this reads {SNAPSHOT_VERSION}"
+            raise ValueError(msg)
+        group = self._group = self._runtime.group(saved.key)
+        self._pieces = saved.pieces
+        for piece in saved.pieces:
+            group.restore(_decode_changes(self._runtime.store.read(saved.key, piece)))
+
+    def _placed(self, passing: list[Outgoing]) -> Iterable[Placed]:
+        outgoing = self._group.take_output() if self._group is not None else []
+        if not outgoing and not passing:
+            return ()
+        part = self._runtime.placement.part
+        placed: dict[str, list[Outgoing]] = {}
+        for record in (*passing, *outgoing):
+            placed.setdefault(part(record.topic, record.key), []).append(record)
+        return placed.items()
+
+
+class PulseSource(FixedPartitionedSource[str, Any]):
+    """Emits START once per execution, then BEAT every few seconds, and ends when the flow drains."""
+
+    def __init__(self, drain: threading.Event) -> None:
+        self._drain = drain
+
+    def list_parts(self) -> list[str]:
+        return ["pulse"]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> "_Pulse":
+        return _Pulse(self._drain)
+
+
+class _Pulse(StatefulSourcePartition[str, Any]):
+    def __init__(self, drain: threading.Event) -> None:
+        self._drain = drain
+        self._next_s = 0.0
+
+    def next_batch(self) -> list[str]:
+        if self._drain.is_set():
+            raise StopIteration
+        now = time.monotonic()
+        if now < self._next_s:
+            return []
+        first = self._next_s == 0.0
+        self._next_s = now + _PULSE_EVERY_S
+        return [START if first else BEAT]
+
+    def next_awake(self) -> datetime | None:
+        # Not the time of the next beat: a drain must be seen at once.
+        return datetime.now(UTC) + _PULSE_LOOK if self._next_s else None
+
+    def snapshot(self) -> None:
+        return None

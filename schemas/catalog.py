@@ -1,0 +1,57 @@
+"""Which signal type carries which payload.
+
+The catalogue lists exact types and no patterns: a pattern such as `alert.*` would promise a payload for types that
+nobody emits. It holds the types that this code emits or reads, and no others; a user's own types are free, and their
+models are named where they are handled (`signalbox.agents`). A type that is missing here is therefore not an error.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import BaseModel
+
+from schemas.control import AgentControl, AgentSpawn
+from schemas.dead_letter import DEAD_LETTER_TYPE, DeadLetter
+from schemas.payloads.agents import ActionFinished, ActionStarting, AgentError, AgentRegistered, AgentStopped
+from schemas.payloads.alerts import Alert, AlertAck
+from schemas.payloads.health import ResourceUsage, SystemHealth
+from schemas.payloads.tasks import TaskCompleted, TaskFailed, TaskRejected, TaskSubmitted
+
+#: Signal type -> the model of its `data`.
+PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {
+        "system.health.normal": SystemHealth,
+        "system.health.warning": SystemHealth,
+        "system.health.critical": SystemHealth,
+        "application.metrics": ResourceUsage,
+        "task.submitted": TaskSubmitted,
+        "task.completed": TaskCompleted,
+        "task.failed": TaskFailed,
+        "task.rejected": TaskRejected,
+        "alert.raised": Alert,
+        "alert.escalated": Alert,
+        "alert.resolved": Alert,
+        "alert.acknowledged": Alert,
+        "alert.ack": AlertAck,
+        "agent.registered": AgentRegistered,
+        "agent.stopped": AgentStopped,
+        "agent.action.starting": ActionStarting,
+        "agent.action.finished": ActionFinished,
+        "agent.error": AgentError,
+        "control.agent.pause": AgentControl,
+        "control.agent.resume": AgentControl,
+        "control.agent.stop": AgentControl,
+        "control.agent.spawn": AgentSpawn,
+        DEAD_LETTER_TYPE: DeadLetter,
+    }
+)
+
+
+def payload_model(type: str) -> type[BaseModel] | None:
+    """The model of a shipped type's `data`, or None for a type that is not shipped."""
+    return PAYLOADS.get(type)
+
+
+def is_shipped(type: str) -> bool:
+    """Whether this code emits or reads signals of exactly this type."""
+    return type in PAYLOADS

@@ -1,0 +1,38 @@
+"""Agents: the contract first (`contract`, `directives`), then how they run (`plan`, `group`), then those that ship."""
+
+from signalbox.agents.contract import Agent, AgentState, Context, Keyed, Pool, Singleton, on
+from signalbox.agents.directives import (
+    CancelTimer,
+    Directive,
+    Emit,
+    Reply,
+    Schedule,
+    Spawn,
+    Stop,
+    minutes,
+    seconds,
+)
+from signalbox.agents.foundation_agent import FoundationAgent
+from signalbox.routing import data, state
+
+__all__ = [
+    "Agent",
+    "AgentState",
+    "CancelTimer",
+    "Context",
+    "Directive",
+    "Emit",
+    "FoundationAgent",
+    "Keyed",
+    "Pool",
+    "Reply",
+    "Schedule",
+    "Singleton",
+    "Spawn",
+    "Stop",
+    "data",
+    "minutes",
+    "on",
+    "seconds",
+    "state",
+]

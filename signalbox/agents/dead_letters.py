@@ -1,0 +1,64 @@
+"""Makes the record for a signal, or for bytes that are none, that could not be handled."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from schemas.dead_letter import DEAD_LETTER_TYPE, dead_letter_data
+from schemas.signal import Signal, encode
+from signalbox.ids import derived_id
+from signalbox.ports import Outgoing
+
+DEAD_LETTERS = "dead-letters"
+
+
+class Where(NamedTuple):
+    """Where a record was read from."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def dead_letter(
+    reason: str,
+    message: str,
+    *,
+    where: Where,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Iterable[tuple[str, bytes | str | None]] = (),
+    limit_bytes: int,
+    now: datetime,
+    timestamp: datetime | None = None,
+    signal: Signal[Any] | None = None,
+    agent_id: str | None = None,
+) -> Outgoing:
+    """The dead letter of one record. The same record, reason and agent give the same id."""
+    place = f"{where.topic}/{where.partition}/{where.offset}"
+    data = dead_letter_data(
+        reason=reason,
+        message=message,
+        topic=where.topic,
+        partition=where.partition,
+        offset=where.offset,
+        key=key,
+        value=value,
+        headers=headers,
+        limit_bytes=limit_bytes,
+        timestamp=timestamp,
+        signal_id=signal and signal.id,
+        signal_type=signal and signal.type,
+        agent_id=agent_id,
+    )
+    letter: Signal[Any] = Signal(
+        id=derived_id(place, f"{agent_id}|{reason}", 0),
+        source=f"agent/{agent_id}" if agent_id else "router",
+        type=DEAD_LETTER_TYPE,
+        subject=signal.subject if signal else None,
+        time=now,
+        causationid=signal and signal.id,
+        correlationid=signal and signal.correlationid,
+        data=data,
+    )
+    return Outgoing(DEAD_LETTERS, signal.key if signal else place, letter.id, letter.type, encode(letter))

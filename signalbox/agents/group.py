@@ -1,0 +1,420 @@
+"""A key group: the agents that live together, and the only code that runs them.
+
+Pure of I/O: signals go in, `Outgoing` records and changed agent records come out; time comes from the clock given. The
+same class runs in the dataflow (`flows.operators`) and under virtual time (`signalbox.testing`).
+
+A handler runs on a copy of the state. Only when it returned, and everything it asked for could be encoded, does the
+copy become the state and do its directives take effect.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import ValidationError as StateError
+from msgspec.structs import replace
+from pydantic import ValidationError
+
+from schemas.payloads.agents import AgentError
+from schemas.payloads.base import ErrorInfo
+from schemas.signal import Signal, decode, encode
+from signalbox.agents.contract import Context, Directives
+from signalbox.agents.dead_letters import Where, dead_letter
+from signalbox.agents.directives import Emit
+from signalbox.agents.effects import Cause, Effects, type_name
+from signalbox.agents.plan import Handler, Kind, Plan, as_directives
+from signalbox.agents.records import Held, Instance, load, save
+from signalbox.agents.stats import Stats
+from signalbox.clock import Clock
+from signalbox.config import Settings
+from signalbox.ids import key_group
+from signalbox.ports import Outgoing
+from signalbox.routing import ConditionError, Router
+
+#: A delivery of this kind is a control signal for the agent, not one for its handlers.
+CONTROL = -1
+
+Delivery = tuple[int, str, Signal[Any], int]
+"""Index of the kind (or CONTROL), agent id, signal, offset in its partition."""
+Origin = tuple[str, int]
+"""Topic and partition that deliveries came from."""
+Change = tuple[str, int, bytes | None]
+"""Agent id, next due time in Unix milliseconds (0 is never), and its record; None when it is gone."""
+
+#: Where signals that no broker delivered come from: timers and starts.
+NOWHERE = Where("", -1, -1)
+_FROM_TIMER: tuple[Origin, int] = (("", -1), -1)
+
+
+class AgentGroup:
+    """The agents of one key group."""
+
+    def __init__(
+        self, key: str, plan: Plan, topics: Router[str], *, settings: Settings, clock: Clock, stats: Stats
+    ) -> None:
+        self.key = key
+        self._plan = plan
+        self._topics = topics
+        self._clock = clock
+        self._stats = stats
+        self._limits = settings.limits
+        self._agents: dict[str, Instance | bytes] = {}
+        self._due: list[tuple[int, str]] = []
+        self._dirty: set[str] = set()
+        self._out: list[Outgoing] = []
+        self._now = clock.now()
+        self._now_ms = _milliseconds(self._now)
+        self._context = Context(
+            agent_id="",
+            now=self._now,
+            node=plan.node,
+            monotonic=clock.monotonic,
+            actions=plan.actions,
+            telemetry=settings.telemetry.actions,
+        )
+
+    # What the engine calls.
+
+    def start(self) -> None:
+        """Bring this group's declared singletons and pool members into being, and end those no longer declared."""
+        self._tick()
+        for kind in self._plan.kinds:
+            declared = kind.declared()
+            for agent_id in (one for one in declared if str(key_group(one)) == self.key):
+                is_new = agent_id not in self._agents
+                instance = self._instance(agent_id, kind)
+                if not is_new:
+                    self._call_hook(instance, kind.agent.started)
+            if declared:
+                self._end_undeclared(kind, set(declared))
+
+    def deliver(self, origin: Origin, deliveries: Sequence[Delivery]) -> None:
+        """Hand signals to their agents, in order."""
+        self._tick()
+        kinds, agents, dirty = self._plan.kinds, self._agents, self._dirty
+        for kind_index, agent_id, signal, offset in deliveries:
+            if kind_index == CONTROL:
+                self._control(agent_id, signal, _where(origin, offset))
+                continue
+            kind = kinds[kind_index]
+            instance = agents.get(agent_id)
+            if instance.__class__ is not Instance:
+                instance = self._instance_or_none(agent_id, kind, signal, _where(origin, offset))
+                if instance is None:
+                    continue
+            dirty.add(agent_id)
+            self._receive(instance, signal, origin, offset)  # type: ignore[arg-type]  # an Instance by now
+
+    def fire_due(self) -> None:
+        """Run every timer that is due, and evict what was idle for too long."""
+        self._tick()
+        while self._due and self._due[0][0] <= self._now_ms:
+            due_ms, agent_id = heapq.heappop(self._due)
+            instance = self.get(agent_id)
+            if instance is not None and instance.queued_ms == due_ms:
+                instance.queued_ms = 0
+                self._agents[agent_id] = instance
+                self._wake(instance)
+
+    def next_due_ms(self) -> int | None:
+        """When `fire_due` wants to be called next, in Unix milliseconds."""
+        return self._due[0][0] if self._due else None
+
+    def take_output(self) -> list[Outgoing]:
+        """What is to be written since the last call."""
+        out, self._out = self._out, []
+        return out
+
+    # Saving and restoring.
+
+    def take_changes(self) -> list[Change]:
+        """The records of the agents touched since the last call."""
+        dirty, self._dirty = self._dirty, set()
+        return [self._change(agent_id) for agent_id in dirty]
+
+    def all_records(self) -> Iterator[Change]:
+        """The records of every agent, touched or not."""
+        for agent_id in self._agents:
+            yield self._change(agent_id)
+
+    def restore(self, changes: Iterable[Change]) -> None:
+        """Apply saved records, oldest first. A record is decoded only when its agent is needed."""
+        agents, due = self._agents, self._due
+        for agent_id, due_ms, record in changes:
+            if record is None:
+                agents.pop(agent_id, None)
+                continue
+            agents[agent_id] = record
+            if due_ms:
+                due.append((due_ms, agent_id))
+        heapq.heapify(due)
+
+    def _change(self, agent_id: str) -> Change:
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            return agent_id, 0, None
+        if isinstance(agent, bytes):
+            return agent_id, self._load(agent_id, agent).next_due_ms(), agent
+        return agent_id, agent.next_due_ms(), save(agent)
+
+    # Looking in.
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._agents))
+
+    def get(self, agent_id: str) -> Instance | None:
+        """The instance of this id. Another thread may call it: a state in place is replaced, never changed."""
+        agent = self._agents.get(agent_id)
+        return self._load(agent_id, agent) if isinstance(agent, bytes) else agent
+
+    # Instances.
+
+    def _tick(self) -> None:
+        self._now = self._context.now = self._clock.now()
+        self._now_ms = _milliseconds(self._now)
+
+    def _instance(self, agent_id: str, kind: Kind) -> Instance:
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            agent = self._agents[agent_id] = Instance(agent_id, kind, kind.initial_state(), self._now_ms)
+            self._call_hook(agent, kind.agent.started)
+            self._remember_due(agent)
+        elif isinstance(agent, bytes):
+            agent = self._agents[agent_id] = self._load(agent_id, agent)
+        return agent
+
+    def _instance_or_none(self, agent_id: str, kind: Kind, signal: Signal[Any], where: Where) -> Instance | None:
+        try:
+            return self._instance(agent_id, kind)
+        except (StateError, ValueError) as error:
+            # Starting afresh would bury the saved state under a new one, so it stays and the signal waits outside.
+            self._stats.failed[kind.name, "state"] += 1
+            self._dead_letter(signal, where, "state_unreadable", f"the saved state of {agent_id}: {error}", agent_id)
+            return None
+
+    def _load(self, agent_id: str, record: bytes) -> Instance:
+        kind = self._plan.kind_of(agent_id)
+        if kind is None:
+            msg = f"the saved agent {agent_id} belongs to no agent of this app"
+            raise ValueError(msg)
+        return load(agent_id, kind, record)
+
+    def _end_undeclared(self, kind: Kind, declared: set[str]) -> None:
+        prefix = f"{kind.name}_"
+        for agent_id in [one for one in self._agents if one.startswith(prefix) and one not in declared]:
+            if agent_id.removeprefix(prefix).isdigit():
+                self._remove(agent_id)
+
+    def _remove(self, agent_id: str) -> None:
+        self._agents.pop(agent_id, None)
+        self._dirty.add(agent_id)
+
+    def _remember_due(self, instance: Instance) -> None:
+        due_ms = instance.next_due_ms()
+        if due_ms and not 0 < instance.queued_ms <= due_ms:
+            instance.queued_ms = due_ms
+            heapq.heappush(self._due, (due_ms, instance.agent_id))
+
+    # Handlers.
+
+    def _receive(self, instance: Instance, signal: Signal[Any], origin: Origin, offset: int) -> None:
+        if instance.paused:
+            self._hold(instance, signal, _where(origin, offset))
+            return
+        instance.seen_ms = self._now_ms
+        kind = instance.kind
+        for handler in kind.handlers(signal.type):
+            self._handle(instance, handler, signal, origin, offset)
+        instance.processed += 1
+        self._stats.processed[kind.name] += 1
+
+    def _handle(
+        self, instance: Instance, handler: Handler, signal: Signal[Any], origin: Origin, offset: int
+    ) -> None:
+        kind = instance.kind
+        try:
+            if handler.when is not None and not handler.when.holds(signal.data, instance.state):
+                return
+        except ConditionError:
+            self._stats.condition_errors[kind.name] += 1
+            return
+        context = self._context
+        context.agent_id, context.subject, context.cause_id = instance.agent_id, instance.subject, signal.id
+        state = kind.copy_state(instance.state)
+        try:
+            given = signal if handler.model is None else _typed(signal, handler)
+            wanted = as_directives(handler.call(state, given, context))
+            effects = self._effects(instance, Cause.of(signal), handler.name, wanted) if wanted else None
+        except _InvalidPayload as error:
+            self._stats.failed[kind.name, "payload"] += 1
+            self._dead_letter(signal, _where(origin, offset), "invalid_payload", str(error), instance.agent_id)
+            return
+        except Exception as error:  # noqa: BLE001 - a user's handler may raise anything; the worker goes on
+            self._failed(instance, handler.name, signal, _where(origin, offset), error)
+            return
+        instance.state = state
+        if effects is not None:
+            self._commit(instance, effects)
+
+    def _effects(self, instance: Instance, cause: Cause, scope: str, wanted: Iterable[Any]) -> Effects:
+        effects = Effects(
+            instance, cause, scope, now=self._now, topics=self._topics, limit=self._limits.output_bytes
+        )
+        effects.add(wanted)
+        return effects
+
+    def _commit(self, instance: Instance, effects: Effects) -> None:
+        effects.commit(self._out)
+        self._dirty.add(instance.agent_id)
+        if effects.timers:
+            self._remember_due(instance)
+        if effects.stop is not None:
+            self._call_hook(instance, instance.kind.agent.stopped)
+            self._remove(instance.agent_id)
+
+    def _call_hook(self, instance: Instance, hook: Any) -> None:
+        """Run `started` or `stopped`, by the rules of a handler."""
+        self._context.agent_id, self._context.subject = instance.agent_id, instance.subject
+        cause = Cause(f"{hook.__name__}|{instance.agent_id}|{self._now_ms}", f"{hook.__name__}-{self._now_ms}")
+        state = instance.kind.copy_state(instance.state)
+        try:
+            directives: Directives = hook(state, self._context)
+            effects = self._effects(instance, cause, hook.__name__, as_directives(directives))
+        except Exception as error:  # noqa: BLE001 - as for any handler
+            self._report(instance, hook.__name__, cause, "", error)
+            return
+        instance.state = state
+        effects.stop = None
+        self._commit(instance, effects)
+
+    def _failed(
+        self, instance: Instance, handler: str, signal: Signal[Any], where: Where, error: Exception
+    ) -> None:
+        self._report(instance, handler, Cause.of(signal), signal.type, error)
+        message = f"{instance.kind.name}.{handler} raised {type_name(error)}: {error}"
+        self._dead_letter(signal, where, "handler_failed", message, instance.agent_id)
+
+    def _report(self, instance: Instance, handler: str, cause: Cause, signal_type: str, error: Exception) -> None:
+        instance.errors += 1
+        self._dirty.add(instance.agent_id)
+        self._stats.failed[instance.kind.name, "handler"] += 1
+        report = AgentError(
+            agent_id=instance.agent_id,
+            handler=handler,
+            signal_id=cause.signal_id,
+            signal_type=signal_type,
+            error=ErrorInfo(type=type_name(error), message=str(error)),
+            error_count=instance.errors,
+        )
+        self._effects(instance, cause, f"{handler}|error", [Emit("agent.error", report)]).commit(self._out)
+
+    def _dead_letter(self, signal: Signal[Any], where: Where, reason: str, message: str, agent_id: str) -> None:
+        if where is NOWHERE:  # a timer: there is no record to set aside
+            return
+        self._stats.dead_letters[reason] += 1
+        letter = dead_letter(
+            reason,
+            message,
+            where=where,
+            key=signal.key.encode(),
+            value=encode(signal),
+            limit_bytes=self._limits.dead_letter_bytes,
+            now=self._now,
+            signal=signal,
+            agent_id=agent_id,
+        )
+        self._out.append(letter)
+
+    # Timers.
+
+    def _wake(self, instance: Instance) -> None:
+        agent_id = instance.agent_id
+        due = sorted(
+            (timer.due_ms, name) for name, timer in instance.timers.items() if timer.due_ms <= self._now_ms
+        )
+        for _, name in due:
+            timer = instance.timers.pop(name, None)
+            if timer is None:  # cancelled by a handler of an earlier one
+                continue
+            self._dirty.add(agent_id)
+            signal: Signal[Any] = Signal(
+                id=timer.id,
+                source=f"timer/{agent_id}",
+                type=timer.type,
+                subject=instance.subject,
+                time=self._now,
+                correlationid=timer.correlation_id,
+                data=timer.data,
+            )
+            for handler in instance.kind.handlers(timer.type):
+                self._handle(instance, handler, signal, *_FROM_TIMER)
+        if agent_id in self._agents and not self._evict_if_idle(instance):
+            self._remember_due(instance)
+
+    def _evict_if_idle(self, instance: Instance) -> bool:
+        ttl_ms = instance.kind.idle_ttl_ms
+        if ttl_ms is None or instance.timers or instance.held or self._now_ms < instance.seen_ms + ttl_ms:
+            return False
+        self._call_hook(instance, instance.kind.agent.stopped)
+        self._remove(instance.agent_id)
+        return True
+
+    # Control.
+
+    def _control(self, agent_id: str, signal: Signal[Any], where: Where) -> None:
+        """Obey `control.agent.spawn|pause|resume|stop`."""
+        verb = signal.type.rpartition(".")[2]
+        kind = self._plan.kind_of(agent_id)
+        known = agent_id in self._agents
+        if kind is None or (verb != "spawn" and not known):
+            self._dead_letter(signal, where, "unknown_agent", f"there is no agent {agent_id!r}", agent_id)
+            return
+        instance = self._instance_or_none(agent_id, kind, signal, where)
+        if instance is None:
+            return
+        self._dirty.add(agent_id)
+        if verb == "stop":
+            self._call_hook(instance, kind.agent.stopped)
+            self._remove(agent_id)
+        elif verb == "pause":
+            instance.paused = True
+        elif verb == "resume":
+            instance.paused = False
+            held, instance.held = instance.held, []
+            for one in held:
+                self._receive(instance, decode(one.value), (one.topic, one.partition), one.offset)
+
+    def _hold(self, instance: Instance, signal: Signal[Any], where: Where) -> None:
+        if len(instance.held) >= self._limits.held_signals:
+            message = f"{instance.agent_id} is paused and holds {self._limits.held_signals} signals already"
+            self._dead_letter(signal, where, "agent_paused", message, instance.agent_id)
+            return
+        instance.held.append(Held(encode(signal), *where))
+
+
+class _InvalidPayload(ValueError):
+    """The data of a signal does not fit the model that a handler asks for."""
+
+
+def _typed(signal: Signal[Any], handler: Handler) -> Signal[Any]:
+    assert handler.model is not None
+    try:
+        return replace(signal, data=handler.model.model_validate(signal.data))
+    except ValidationError as error:
+        problems = (
+            f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        )
+        raise _InvalidPayload("; ".join(problems)) from None
+
+
+def _where(origin: Origin, offset: int) -> Where:
+    return NOWHERE if offset < 0 else Where(*origin, offset)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,284 @@
+"""The compiled form of an app: which agents, by which handlers, get a signal of a given type.
+
+Everything that can be decided before the first signal is decided here, once per process.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from pydantic import BaseModel
+
+from schemas.signal import Signal
+from signalbox.agents.contract import Addressing, Agent, AgentState, Context, Directives, Keyed, Pool, Singleton
+from signalbox.agents.directives import Directive
+from signalbox.config import AgentSettings, Settings
+from signalbox.errors import ConfigError
+from signalbox.ids import key_group, stable_hash
+from signalbox.routing import Condition, InvalidPattern, Route, Router
+
+if TYPE_CHECKING:
+    from signalbox.app import App
+
+#: Subjects whose place is remembered per kind of agent before the memory is emptied and filled anew.
+_PLACES_REMEMBERED = 200_000
+#: Likewise for signal types, which any sender can invent.
+_TYPES_REMEMBERED = 10_000
+_IMMUTABLE = (str, int, float, bool, bytes, datetime, timedelta, type(None))
+
+Place = tuple[str, str]
+"""An agent's id and its key group, as the engine's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One `@on` of one agent class."""
+
+    kind: int
+    agent: str
+    name: str
+    pattern: str
+    priority: int
+    when: Condition | None
+    model: type[BaseModel] | None
+    call: Callable[[Any, Signal[Any], Context], Directives]
+
+
+class Kind:
+    """One agent class in one app, with its place rules and its state's codec."""
+
+    def __init__(self, index: int, agent: Agent, settings: AgentSettings, node: str) -> None:
+        self.index = index
+        self.agent = agent
+        self.name = agent.name
+        self.node = node
+        self.addressing = _sized(agent.addressing, settings)
+        self.idle_ttl_ms = _idle_ttl_ms(agent, settings)
+        self.state_type: type[AgentState] = agent.State
+        self._initial = _initial_state(agent, settings)
+        self._places: dict[str, Place] = {}
+        self._members = [(member, str(key_group(member))) for member in self.declared()]
+        self._encoder = msgspec.msgpack.Encoder()
+        self.decode_state = msgspec.msgpack.Decoder(self.state_type).decode
+        self.copy_state = _copier(self.state_type, self._encoder.encode, self.decode_state)
+        self._router: Router[Handler] | None = None
+        self._handlers: dict[str, tuple[Handler, ...]] = {}
+
+    def declared(self) -> list[str]:
+        """The ids that exist whether or not a signal came: a singleton's, or a pool's members in order."""
+        match self.addressing:
+            case Singleton(id=one):
+                return [one]
+            case Pool(size=size):
+                return [f"{self.name}_{number}" for number in range(1, size + 1)]
+            case _:
+                return []
+
+    def initial_state(self) -> AgentState:
+        """A fresh state."""
+        return self.copy_state(self._initial)
+
+    def place(self, subject: str | None, fallback: str) -> Place | None:
+        """Which instance a signal goes to, or None if it lacks the subject that names one."""
+        if self._members:
+            if len(self._members) == 1:
+                return self._members[0]
+            return self._members[stable_hash(subject or fallback) % len(self._members)]
+        if subject is None:
+            return None
+        place = self._places.get(subject)
+        if place is None:
+            if len(self._places) >= _PLACES_REMEMBERED:
+                self._places.clear()
+            agent_id = self.agent_id(subject)
+            place = self._places[subject] = (agent_id, str(key_group(agent_id)))
+        return place
+
+    def agent_id(self, subject: str) -> str:
+        """The id of the keyed instance for a subject."""
+        if isinstance(self.addressing, Keyed) and self.addressing.node_id and subject == self.node:
+            return self.addressing.node_id
+        return f"{self.name}:{subject}"
+
+    def subject(self, agent_id: str) -> str:
+        """The subject of an instance: what it is keyed by, else its own id."""
+        if not isinstance(self.addressing, Keyed):
+            return agent_id
+        return self.node if agent_id == self.addressing.node_id else agent_id.removeprefix(f"{self.name}:")
+
+    def bind(self, router: Router[Handler]) -> None:
+        """Take the app's complete router, once."""
+        self._router = router
+
+    def handlers(self, type: str) -> tuple[Handler, ...]:
+        """This kind's handlers for a type, in order."""
+        found = self._handlers.get(type)
+        if found is None:
+            assert self._router is not None
+            if len(self._handlers) >= _TYPES_REMEMBERED:
+                self._handlers.clear()
+            routes = self._router.route(type)
+            found = self._handlers[type] = tuple(route.target for route in routes if route.target.kind == self.index)
+        return found
+
+    def owns(self, agent_id: str) -> bool:
+        """Whether an id is one of this kind's."""
+        if isinstance(self.addressing, Keyed):
+            return agent_id == self.addressing.node_id or agent_id.startswith(f"{self.name}:")
+        return agent_id in self.declared()
+
+
+class Plan:
+    """An app compiled against settings.
+
+    Raises:
+        ConfigError: a route, a handler's signature or an agent's settings are wrong; the message names which.
+    """
+
+    def __init__(self, app: "App", settings: Settings) -> None:
+        self.node = settings.node.name
+        self.actions = {action.name: action for action in app.actions}
+        self.kinds: list[Kind] = []
+        self.router: Router[Handler] = Router()
+        unknown = settings.agents.keys() - {agent.name for agent in app.agents}
+        if unknown:
+            msg = f"there are settings for agents that the app does not have: {', '.join(sorted(unknown))}"
+            raise ConfigError(msg, hint=f"its agents: {', '.join(agent.name for agent in app.agents)}")
+        for index, agent_class in enumerate(app.agents):
+            kind = Kind(index, agent_class(), settings.agents.get(agent_class.name, AgentSettings()), self.node)
+            self.kinds.append(kind)
+            for handler in _handlers(kind):
+                self._add(handler)
+        for kind in self.kinds:
+            kind.bind(self.router)
+        self._targets: dict[str, tuple[Kind, ...]] = {}
+        self._by_name = {kind.name: kind for kind in self.kinds}
+
+    def kind(self, name: str) -> Kind | None:
+        """The kind of this name."""
+        return self._by_name.get(name)
+
+    def kind_of(self, agent_id: str) -> Kind | None:
+        """The kind that an agent id belongs to."""
+        return next((kind for kind in self.kinds if kind.owns(agent_id)), None)
+
+    def targets(self, type: str) -> tuple[Kind, ...]:
+        """The kinds of agent that handle a type, each once."""
+        found = self._targets.get(type)
+        if found is None:
+            if len(self._targets) >= _TYPES_REMEMBERED:
+                self._targets.clear()
+            indexes = dict.fromkeys(route.target.kind for route in self.router.route(type))
+            found = self._targets[type] = tuple(self.kinds[index] for index in indexes)
+        return found
+
+    def routes(self) -> Iterable[Route[Handler]]:
+        """Every route in the order in which routes are tried."""
+        return self.router.routes()
+
+    def _add(self, handler: Handler) -> None:
+        try:
+            self.router.add(handler.pattern, handler, priority=handler.priority)
+        except InvalidPattern as error:
+            msg = f"{handler.agent}.{handler.name}: {error}"
+            raise ConfigError(msg, hint=error.hint) from None
+
+
+def topic_router(routes: Mapping[str, str]) -> Router[str]:
+    """The router from signal type to output topic of `kafka.routes`."""
+    router: Router[str] = Router()
+    for pattern, topic in routes.items():
+        router.add(pattern, topic)
+    return router
+
+
+def _handlers(kind: Kind) -> Iterable[Handler]:
+    for name, function in inspect.getmembers(kind.agent, callable):
+        for spec in getattr(function, "routes", ()):
+            yield Handler(
+                kind=kind.index,
+                agent=kind.name,
+                name=name,
+                pattern=spec.pattern,
+                priority=spec.priority,
+                when=spec.when,
+                model=_payload_model(kind, function),
+                call=_with_context(kind, function),
+            )
+
+
+def _with_context(kind: Kind, function: Callable[..., Directives]) -> Callable[[Any, Signal[Any], Context], Directives]:
+    parameters = inspect.signature(function).parameters
+    if len(parameters) == 3:
+        return function
+    if len(parameters) == 2:
+        return lambda state, signal, _context: function(state, signal)
+    msg = f"{kind.name}.{function.__name__} takes {len(parameters)} arguments"
+    raise ConfigError(msg, hint="a handler is def name(self, state, signal) or def name(self, state, signal, context)")
+
+
+def _payload_model(kind: Kind, function: Callable[..., Directives]) -> type[BaseModel] | None:
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        msg = f"{kind.name}.{function.__name__} has an annotation that cannot be resolved: {error}"
+        raise ConfigError(msg, hint="import the payload model at run time, not under TYPE_CHECKING") from None
+    parameter = list(inspect.signature(function).parameters)[1]
+    annotation = hints.get(parameter)
+    arguments = get_args(annotation) if get_origin(annotation) is Signal else ()
+    model = arguments[0] if arguments else None
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _sized(addressing: Addressing, settings: AgentSettings) -> Addressing:
+    if isinstance(addressing, Pool) and settings.size is not None:
+        if settings.size > addressing.max:
+            msg = f"a pool of {settings.size} is larger than its maximum of {addressing.max}"
+            raise ConfigError(msg, hint="lower agents.<name>.size")
+        return Pool(settings.size, addressing.max)
+    return addressing
+
+
+def _idle_ttl_ms(agent: Agent, settings: AgentSettings) -> int | None:
+    if not isinstance(agent.addressing, Keyed):
+        return None
+    if settings.idle_ttl_s is not None:
+        return int(settings.idle_ttl_s * 1000)
+    return None if agent.idle_ttl is None else int(agent.idle_ttl.total_seconds() * 1000)
+
+
+def _initial_state(agent: Agent, settings: AgentSettings) -> AgentState:
+    if not issubclass(agent.State, AgentState):
+        msg = f"{agent.name}.State is not an AgentState"
+        raise ConfigError(msg, hint="write class State(AgentState): ...")
+    unknown = settings.state.keys() - set(agent.State.__struct_fields__)
+    if unknown:
+        msg = f"agents.{agent.name}.state has no field {', '.join(sorted(unknown))}"
+        raise ConfigError(msg, hint=f"its fields: {', '.join(agent.State.__struct_fields__)}")
+    try:
+        return msgspec.convert(settings.state, agent.State, strict=False)
+    except msgspec.ValidationError as error:
+        msg = f"agents.{agent.name}.state: {error}"
+        raise ConfigError(msg, hint="every field of a state needs a default") from None
+
+
+def _copier(
+    state_type: type[AgentState], encode: Callable[[Any], bytes], decode: Callable[[bytes], AgentState]
+) -> Callable[[AgentState], AgentState]:
+    """How a handler gets a state of its own: a shallow copy when no field can be changed in place, else a deep one."""
+    fields = get_type_hints(state_type).values()
+    if all(part in _IMMUTABLE for field in fields for part in (get_args(field) or (field,))):
+        return state_type.__copy__  # type: ignore[attr-defined,no-any-return]
+    return lambda state: decode(encode(state))
+
+
+def as_directives(result: Directives) -> list[Directive]:
+    """What a handler returned, as a list. A generator runs to its end here."""
+    if result is None:
+        return []
+    if isinstance(result, Directive):
+        return [result]
+    return list(result)

@@ -1,0 +1,122 @@
+"""One agent instance in memory, and the versioned bytes it is saved as.
+
+A saved record is a msgpack array of plain values; nothing in it names a Python class or module. Fields of a state are
+saved by name, so they can come and go; see `Agent.migrate` for other changes.
+"""
+
+from typing import Any
+
+import msgspec
+
+from signalbox.agents.contract import AgentState
+from signalbox.agents.plan import Kind
+
+RECORD_VERSION = 1
+
+
+class Timer(msgspec.Struct, array_like=True):
+    """A delivery to come: at `due_ms` (Unix, milliseconds) a signal with this id, type and data."""
+
+    due_ms: int
+    id: str
+    type: str
+    data: Any
+    correlation_id: str | None
+
+
+class Held(msgspec.Struct, array_like=True):
+    """A signal that came for a paused agent, encoded, and where it was read from."""
+
+    value: bytes
+    topic: str
+    partition: int
+    offset: int
+
+
+class Instance:
+    """One agent: its state and what the runtime keeps about it."""
+
+    __slots__ = ("agent_id", "errors", "held", "kind", "paused", "processed", "queued_ms", "seen_ms", "state", "subject", "timers")
+
+    def __init__(self, agent_id: str, kind: Kind, state: AgentState, seen_ms: int) -> None:
+        self.agent_id = agent_id
+        self.kind = kind
+        self.subject = kind.subject(agent_id)
+        self.state = state
+        self.seen_ms = seen_ms
+        """When it last got a signal."""
+        self.timers: dict[str, Timer] = {}
+        self.queued_ms = 0
+        """The due time under which it waits in its group's queue; 0 when it does not."""
+        self.processed = 0
+        self.errors = 0
+        self.paused = False
+        self.held: list[Held] = []
+        """Signals that came while it was paused, oldest first."""
+
+    def next_due_ms(self) -> int:
+        """When the runtime must look at it again without a signal; 0 is never."""
+        due = min((timer.due_ms for timer in self.timers.values()), default=0)
+        if self.kind.idle_ttl_ms is None:
+            return due
+        idle = self.seen_ms + self.kind.idle_ttl_ms
+        return min(due, idle) if due else idle
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    record_version: int
+    kind: str
+    state_version: int
+    state: msgspec.Raw
+    seen_ms: int
+    processed: int
+    errors: int
+    timers: dict[str, Timer]
+    paused: bool
+    held: list[Held]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+_decode_fields = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+def save(instance: Instance) -> bytes:
+    """The record of an instance."""
+    return _encode(
+        _Saved(
+            RECORD_VERSION,
+            instance.kind.name,
+            instance.kind.agent.state_version,
+            msgspec.Raw(_encode(instance.state)),
+            instance.seen_ms,
+            instance.processed,
+            instance.errors,
+            instance.timers,
+            instance.paused,
+            instance.held,
+        )
+    )
+
+
+def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
+    """The instance of a record, its state migrated to the class's present version.
+
+    Raises:
+        ValueError: the record is not one of ours, or its state does not fit the class even after `migrate`.
+    """
+    saved = _decode(record)
+    if saved.record_version != RECORD_VERSION:
+        msg = f"the record of {agent_id} has version {saved.record_version}; this reads {RECORD_VERSION}"
+        raise ValueError(msg)
+    version = kind.agent.state_version
+    if saved.state_version == version:
+        state = kind.decode_state(saved.state)
+    else:
+        fields = kind.agent.migrate(_decode_fields(saved.state), saved.state_version)
+        state = msgspec.convert(fields, kind.state_type)
+    instance = Instance(agent_id, kind, state, saved.seen_ms)
+    instance.processed, instance.errors = saved.processed, saved.errors
+    instance.timers, instance.paused, instance.held = saved.timers, saved.paused, saved.held
+    instance.queued_ms = instance.next_due_ms()
+    return instance

@@ -1,0 +1,79 @@
+"""The task pool: each `task.submitted` is validated, processed and answered once on `results`."""
+
+from collections.abc import Generator
+from typing import Any
+
+from schemas.payloads.base import ErrorInfo
+from schemas.payloads.tasks import TaskCompleted, TaskFailed, TaskSubmitted
+from schemas.signal import Signal
+from signalbox.actions import Action, ActionError
+from signalbox.agents.contract import AgentState, Context, Pool, on
+from signalbox.agents.directives import Directive, Reply
+from signalbox.agents.foundation_agent import FoundationAgent
+
+
+class TaskAgent(FoundationAgent):
+    """Processes tasks by the action they name."""
+
+    capabilities = ("task_processing", "validation", "completion")
+    addressing = Pool(size=5, max=100)
+
+    class State(AgentState):
+        """What the agent has done so far."""
+
+        status: str = "idle"
+        processed_count: int = 0
+        error_count: int = 0
+        last_task: dict[str, Any] = {}
+
+    @on("task.submitted")
+    def submitted(
+        self, state: State, signal: Signal[TaskSubmitted], context: Context
+    ) -> Generator[Directive, None, None]:
+        """ValidateTask, ProcessTask, CompleteTask, one after the other."""
+        task = signal.data
+        assert task is not None
+        action, error, _ = yield from self.perform(context, "validate_task", lambda: _validate(task, context))
+        result, duration_ms, attempts = None, 0.0, 0
+        if error is None:
+            attempts = 1
+            result, error, duration_ms = yield from self.perform(
+                context, "process_task", lambda: action(task.params)
+            )
+        answer, _, _ = yield from self.perform(
+            context,
+            "complete_task",
+            lambda: _complete(state, task, context.agent_id, result, error, duration_ms, attempts),
+        )
+        yield answer
+
+
+def _validate(task: TaskSubmitted, context: Context) -> Action:
+    if task.deadline is not None and task.deadline <= context.now:
+        raise ActionError("deadline_exceeded", f"the deadline {task.deadline.isoformat()} has passed")
+    action: Action | None = context.actions.get(task.action)
+    if action is None:
+        known = ", ".join(sorted(context.actions))
+        raise ActionError("unknown_action", f"there is no action {task.action!r}; there are: {known}")
+    return action
+
+
+def _complete(  # noqa: PLR0917 - the parts of one answer
+    state: TaskAgent.State,
+    task: TaskSubmitted,
+    agent_id: str,
+    result: Any,
+    error: ErrorInfo | None,
+    duration_ms: float,
+    attempts: int,
+) -> Reply:
+    state.processed_count += 1
+    state.last_task = {"task_id": task.task_id, "action": task.action, "status": "failed" if error else "completed"}
+    if error is not None:
+        state.error_count += 1
+        failed = TaskFailed(task_id=task.task_id, agent_id=agent_id, error=error, attempts=attempts)
+        return Reply("task.failed", failed)
+    completed = TaskCompleted(
+        task_id=task.task_id, agent_id=agent_id, result=result, duration_ms=duration_ms, attempts=attempts
+    )
+    return Reply("task.completed", completed)

@@ -1,0 +1,1 @@
+"""The node's HTTP server: health, metrics and the read-only API."""

@@ -1,0 +1,161 @@
+"""What a node shows of itself over HTTP: status, health and agents, put together from what its parts last said.
+
+Everything but `agents` and `agent`, which ask the workers, is answered from memory, and may be a second old.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import signalbox
+from signalbox.config import Settings
+from signalbox.errors import NotFound, Unreachable
+from signalbox.supervision import inspection
+from signalbox.supervision.broker import OuterBroker, OwnBroker
+from signalbox.supervision.group import GroupState, ProcessGroup
+from signalbox.telemetry import metrics
+from signalbox.telemetry.exposition import Exposition
+
+#: An epoch closes every `epoch_ms`. Older than this many, and longer ago than the least: work is stuck.
+_STUCK_EPOCHS = 5
+_STUCK_LEAST_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeView:
+    """The parts of a node as they come to be; implements `signalbox.dashboard.api.View`."""
+
+    settings: Settings
+    exposition: Exposition
+    broker: OwnBroker | OuterBroker
+    flows: dict[str, ProcessGroup] = field(default_factory=dict)
+    sensors: ProcessGroup | None = None
+    phase: str = "starting"
+    """`starting`, `running` or `stopping`."""
+
+    def status(self) -> dict[str, Any]:
+        """See the contract of `/api/v1/status`; numbers that nobody has told yet are null."""
+        answers = [answer for group in self.flows.values() for answer in group.answers]
+        return {
+            "version": signalbox.__version__,
+            "node": self.settings.node.name,
+            "ready": self.ready(),
+            "kafka": {"kind": self.settings.kafka.broker, "bootstrap": self.broker.bootstrap},
+            "flows": {name: self._flow(name, group) for name, group in self.flows.items()},
+            "pools": pools(answers),
+            "sensors": (self.sensors.answers[0] or {}) if self.sensors and self.sensors.answers else {},
+            "agents": {"total": agents_total(answers)},
+            "processes": {"sensors": _process(self.sensors)} if self.sensors else {},
+        }
+
+    def ready(self) -> bool:
+        return self.phase == "running" and all(group.state is GroupState.RUNNING for group in self.flows.values())
+
+    def problems(self) -> list[str]:
+        return list(self._problems())
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        metrics.READY.set(self.ready())
+        for name, group in self.flows.items():
+            metrics.FLOW_WORKERS.labels(flow=name).set(len(group.pids))
+            metrics.FLOW_WORKERS_TARGET.labels(flow=name).set(group.target)
+            metrics.FLOW_GENERATION.labels(flow=name).set(group.generation)
+            if (lag := lag_records(group.answers)) is not None:
+                metrics.FLOW_LAG.labels(flow=name).set(lag)
+        return self.exposition.render(accept)
+
+    async def agents(self, *, prefix: str, limit: int) -> list[dict[str, Any]]:
+        answers = await asyncio.gather(
+            *(self._ask(path, "agents", prefix=prefix, limit=limit) for path in self._worker_sockets())
+        )
+        rows = [row for answer in answers for row in answer]
+        return sorted(rows, key=lambda row: str(row["agent_id"]))[:limit]
+
+    async def agent(self, agent_id: str) -> dict[str, Any]:
+        answers = await asyncio.gather(
+            *(self._ask(path, "agent", id=agent_id) for path in self._worker_sockets()), return_exceptions=True
+        )
+        found = [answer for answer in answers if isinstance(answer, dict) and not answer.get("missing")]
+        if found:
+            return found[0]
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        if not answers:
+            msg = "no worker runs at the moment"
+            raise Unreachable(msg, hint="`signalbox status` tells the state of the flows")
+        msg = f"there is no agent {agent_id!r}"
+        raise NotFound(
+            msg, hint="`signalbox agent list` names those there are; a keyed agent exists from its first signal"
+        )
+
+    def _worker_sockets(self) -> Iterator[Path]:
+        for name, group in self.flows.items():
+            for index in range(len(group.answers)):
+                yield inspection.socket_path(self.settings.node.data_dir, f"{name}-{index}")
+
+    async def _ask(self, path: Path, op: str, **params: Any) -> Any:
+        return await asyncio.to_thread(inspection.ask, path, op, **params)
+
+    def _flow(self, name: str, group: ProcessGroup) -> dict[str, Any]:
+        return {
+            "state": str(group.state),
+            "workers": len(group.pids),
+            "target": group.target,
+            "generation": group.generation,
+            "pids": group.pids,
+            "lag_records": lag_records(group.answers),
+            "restarts": group.restarts,
+        }
+
+    def _problems(self) -> Iterator[str]:
+        if self.phase != "running":
+            yield f"the node is {self.phase}"
+        if self.broker.problem:
+            yield self.broker.problem
+        groups = [*self.flows.values(), *([self.sensors] if self.sensors else [])]
+        for group in groups:
+            if group.state is not GroupState.RUNNING:
+                yield f"{group.name} is {group.state}: {len(group.pids)} of {group.target} processes live"
+        for name, group in self.flows.items():
+            limit_s = max(_STUCK_LEAST_S, _STUCK_EPOCHS * getattr(self.settings.flows, name).epoch_ms / 1000)
+            age_s = epoch_age_s(group.answers)
+            if group.state is GroupState.RUNNING and age_s > limit_s:
+                yield f"{name} has closed no epoch for {age_s:.0f} s"
+
+
+def lag_records(answers: Iterable[Any]) -> int | None:
+    """How far the workers are behind: the sum of end minus next offset over partitions; None until all are known."""
+    total, known = 0, False
+    for answer in answers:
+        if not answer:
+            return None
+        for position, end in answer.get("positions", {}).values():
+            if position is None or end is None:
+                return None
+            known = True
+            total += max(0, end - position)
+    return total if known else None
+
+
+def agents_total(answers: Iterable[Any]) -> int | None:
+    """Agents on all workers; None until every worker has told."""
+    told = list(answers)
+    counts = [int(answer["agents"]) for answer in told if answer and answer.get("agents") is not None]
+    return sum(counts) if told and len(counts) == len(told) else None
+
+
+def pools(answers: Iterable[Any]) -> dict[str, Any]:
+    """The pools by name, as any worker tells them; all workers know the same."""
+    return next((dict(answer["pools"]) for answer in answers if answer and answer.get("pools")), {})
+
+
+def epoch_age_s(answers: Iterable[Any]) -> float:
+    """Seconds since the worker that is furthest behind closed an epoch; 0 when none says."""
+    return max((float((answer or {}).get("epoch_age_s") or 0.0) for answer in answers), default=0.0)
+
+
+def _process(group: ProcessGroup) -> Mapping[str, Any]:
+    return {"state": str(group.state), "pids": group.pids, "restarts": group.restarts}

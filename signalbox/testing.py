@@ -1,0 +1,172 @@
+"""Test agents without a broker and without waiting: `Harness` runs an app under virtual time.
+
+The harness runs the very code that runs in a flow (`signalbox.agents.group`). It does not show partitions, several
+workers or delivery; for those, run against a broker.
+"""
+
+from collections import deque
+from datetime import timedelta
+from typing import Any
+
+from schemas.control import AgentControl, AgentSpawn
+from schemas.signal import Signal, decode, encode, new_signal
+from signalbox.agents.contract import AgentState
+from signalbox.agents.dead_letters import DEAD_LETTERS
+from signalbox.agents.group import CONTROL, AgentGroup, Delivery
+from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.stats import Stats
+from signalbox.app import App
+from signalbox.clock import VirtualClock
+from signalbox.config import Settings
+from signalbox.errors import NotFound
+from signalbox.ids import KEY_GROUPS, key_group
+from signalbox.routing import Pattern
+
+#: Signals that one call may set off; more means that agents keep each other busy for ever.
+_MOST_SIGNALS = 10_000
+_LISTENED = ("signals", "alerts", "scaling", "control")
+
+
+class Harness:
+    """An app under virtual time.
+
+    >>> harness = Harness(App(agents=[Thermostat]))
+    >>> harness.send("room.temperature", {"celsius": 15}, subject="kitchen")
+    >>> harness.advance(minutes(5))
+    >>> [signal.type for signal in harness.emitted("heating.**")]
+    """
+
+    def __init__(self, app: App, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.clock = VirtualClock()
+        self.stats = Stats()
+        self._plan = Plan(app, self.settings)
+        self._topics = topic_router(self.settings.kafka.routes)
+        self._groups = {str(key): self._group(str(key)) for key in range(KEY_GROUPS)}
+        self._sent = 0
+        self._written: list[tuple[str, Signal[Any]]] = []
+        for group in self._groups.values():
+            group.start()
+        self._settle()
+
+    def send(self, type: str, data: Any = None, *, subject: str | None = None, **attributes: Any) -> Signal[Any]:
+        """Deliver a signal, and everything that it sets off at this instant; returns it as the agents got it."""
+        self._sent += 1
+        attributes = {"id": f"test-{self._sent}", "source": "test", "time": self.clock.now(), **attributes}
+        signal = decode(encode(new_signal(type, data, subject=subject, **attributes)))
+        self._deliver("signals", signal)
+        self._settle()
+        return signal
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass; timers fire at their own instants, in order."""
+        end = self.clock.now() + by
+        while True:
+            due = [due_ms for group in self._groups.values() if (due_ms := group.next_due_ms()) is not None]
+            now_ms = int(self.clock.now().timestamp() * 1000)
+            if not due or min(due) > int(end.timestamp() * 1000):
+                break
+            self.clock.advance(timedelta(milliseconds=max(0, min(due) - now_ms)))
+            for group in self._groups.values():
+                group.fire_due()
+            self._settle()
+        if self.clock.now() < end:
+            self.clock.advance(end - self.clock.now())
+
+    def restart(self) -> None:
+        """Save every agent, forget everything, and restore: what a crash right after a snapshot would leave."""
+        saved = {key: list(group.all_records()) for key, group in self._groups.items()}
+        self._groups = {key: self._group(key) for key in saved}
+        for key, changes in saved.items():
+            self._groups[key].restore(changes)
+            self._groups[key].start()
+        self._settle()
+
+    def pause(self, agent_id: str) -> None:
+        """Tell an agent to hold its signals back."""
+        self._command("pause", agent_id)
+
+    def resume(self, agent_id: str) -> None:
+        """Tell a paused agent to go on."""
+        self._command("resume", agent_id)
+
+    def stop(self, agent_id: str) -> None:
+        """Tell an agent to end."""
+        self._command("stop", agent_id)
+
+    def emitted(self, pattern: str = "**", *, topic: str | None = None) -> list[Signal[Any]]:
+        """What agents have written, oldest first: by pattern of the type, and by topic if given."""
+        wanted = Pattern.parse(pattern)
+        return [
+            signal
+            for where, signal in self._written
+            if wanted.matches(signal.type) and (where == topic if topic else where not in (DEAD_LETTERS, "telemetry"))
+        ]
+
+    @property
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """The records set aside so far."""
+        return [signal.data for where, signal in self._written if where == DEAD_LETTERS]
+
+    def agents(self) -> list[str]:
+        """The ids of all agents, sorted."""
+        return sorted(agent_id for group in self._groups.values() for agent_id in group)
+
+    def state(self, agent_id: str) -> Any:
+        """The state of an agent.
+
+        Raises:
+            NotFound: there is no such agent.
+        """
+        instance = self._groups[str(key_group(agent_id))].get(agent_id)
+        if instance is None:
+            msg = f"there is no agent {agent_id!r}"
+            raise NotFound(msg, hint=f"there are: {', '.join(self.agents()) or 'none'}")
+        state: AgentState = instance.state
+        return state
+
+    def _group(self, key: str) -> AgentGroup:
+        return AgentGroup(
+            key, self._plan, self._topics, settings=self.settings, clock=self.clock, stats=self.stats
+        )
+
+    def _command(self, verb: str, agent_id: str) -> None:
+        data = AgentControl(agent_id=agent_id)
+        self._sent += 1
+        signal = new_signal(f"control.agent.{verb}", data, source="test", id=f"test-{self._sent}", subject=agent_id)
+        self._deliver("control", decode(encode(signal)))
+        self._settle()
+
+    def _deliver(self, topic: str, signal: Signal[Any]) -> None:
+        if topic == "control":
+            self._deliver_to(topic, self._commanded(signal), (CONTROL, self._commanded(signal), signal, self._sent))
+            return
+        for kind in self._plan.targets(signal.type):
+            place = kind.place(signal.subject, signal.id)
+            if place is not None:
+                self._deliver_to(topic, place[0], (kind.index, place[0], signal, self._sent))
+
+    def _commanded(self, signal: Signal[Any]) -> str:
+        if signal.type != "control.agent.spawn":
+            return AgentControl.model_validate(signal.data).agent_id
+        spawn = AgentSpawn.model_validate(signal.data)
+        kind = self._plan.kind(spawn.agent_type)
+        return kind.agent_id(spawn.subject) if kind else spawn.agent_type
+
+    def _deliver_to(self, topic: str, agent_id: str, delivery: Delivery) -> None:
+        self._groups[str(key_group(agent_id))].deliver((topic, 0), [delivery])
+
+    def _settle(self) -> None:
+        """Feed what agents wrote to the topics they listen to back to them, until nothing new comes."""
+        fresh: deque[tuple[str, Signal[Any]]] = deque()
+        for _ in range(_MOST_SIGNALS):
+            for group in self._groups.values():
+                fresh.extend((out.topic, decode(out.value)) for out in group.take_output())
+            if not fresh:
+                return
+            topic, signal = fresh.popleft()
+            self._written.append((topic, signal))
+            if topic in _LISTENED:
+                self._deliver(topic, signal)
+        msg = f"one call set off more than {_MOST_SIGNALS} signals: do agents answer each other without end?"
+        raise RuntimeError(msg)

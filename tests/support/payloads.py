@@ -1,0 +1,108 @@
+"""One full and one smallest example of every payload, as JSON values."""
+
+from typing import Any
+
+AT = "2026-01-02T03:04:05Z"
+_HEALTH = {"memory_usage": 0.5, "cpu_usage": 0.25, "disk_usage": 1, "process_count": 7, "timestamp": AT}
+_ALERT = {
+    "alert_id": "a1",
+    "dedup_key": "host-1/cpu_usage",
+    "subject": "host-1",
+    "metric": "cpu_usage",
+    "severity": "warning",
+    "state": "raised",
+    "value": 0.9,
+    "raised_at": AT,
+    "updated_at": AT,
+}
+_USAGE = {"name": "agents-0", "pid": 42, "rss_bytes": 1024, "cpu_ratio": 1.5, "threads": 3, "timestamp": AT}
+_TASK = {"task_id": "t1", "action": "echo", "params": {}}
+_FAILED = {
+    "task_id": "t1",
+    "agent_id": "task_agent_1",
+    "error": {"type": "ValueError", "message": "no"},
+    "attempts": 0,
+}
+_REGISTERED = {
+    "agent_id": "task_agent_1",
+    "agent_type": "task_agent",
+    "kind": "pool",
+    "node": "node-1",
+    "version": "0.1.0",
+    "started_at": AT,
+}
+_ACTION = {"agent_id": "task_agent_1", "action": "echo", "instruction_id": "i1"}
+_ERROR = {
+    "agent_id": "a",
+    "handler": "too_cold",
+    "signal_id": "s1",
+    "signal_type": "room.temperature",
+    "error": {"type": "KeyError", "message": "celsius"},
+    "error_count": 1,
+}
+_DEAD = {
+    "reason": "invalid_json",
+    "message": "truncated",
+    "origin": {"topic": "signals", "partition": 0, "offset": 9},
+    "size_bytes": 0,
+}
+
+#: By model name: the required fields alone, and all fields.
+EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "SystemHealth": (_HEALTH, _HEALTH | {"level": "warning", "scope": "cgroup"}),
+    "ResourceUsage": (_USAGE, _USAGE | {"open_fds": 12}),
+    "TaskSubmitted": (_TASK, _TASK | {"params": {"value": [1, None]}, "deadline": AT, "priority": -5}),
+    "TaskCompleted": (
+        {"task_id": "t1", "agent_id": "task_agent_1", "result": None, "duration_ms": 0, "attempts": 1},
+        {"task_id": "t1", "agent_id": "task_agent_1", "result": {"value": [1]}, "duration_ms": 0.5, "attempts": 2},
+    ),
+    "TaskFailed": (_FAILED, _FAILED | {"error": {"type": "ValueError", "message": "no", "retryable": True}}),
+    "TaskRejected": (
+        {"task_id": "t1", "reason": "unknown_action"},
+        {"task_id": "t1", "reason": "unknown_action", "agent_id": "task_agent_1", "message": "there is no action `x`"},
+    ),
+    "Alert": (
+        _ALERT,
+        _ALERT
+        | {
+            "threshold": 0.8,
+            "evidence": [{"at": AT, "value": 0.9}, {"at": AT, "value": 1, "signal_id": "s1"}],
+            "message": "cpu_usage is 0.9",
+            "count": 3,
+            "acknowledged_by": "ann",
+        },
+    ),
+    "AlertAck": ({"alert_id": "a1", "by": "ann"}, {"alert_id": "a1", "dedup_key": "k", "by": "ann", "note": "mine"}),
+    "AgentRegistered": (
+        _REGISTERED,
+        _REGISTERED | {"capabilities": ["validation"], "metadata": {"max": 100}, "status": "paused"},
+    ),
+    "AgentStopped": (
+        {"agent_id": "a", "stopped_at": AT},
+        {"agent_id": "a", "stopped_at": AT, "reason": "idle"},
+    ),
+    "ActionStarting": (_ACTION, _ACTION),
+    "ActionFinished": (
+        _ACTION | {"status": "completed", "duration_ms": 1.5},
+        _ACTION | {"status": "failed", "duration_ms": 1.5, "error": {"type": "E", "message": "m", "retryable": False}},
+    ),
+    "AgentError": (_ERROR, _ERROR),
+    "AgentControl": ({"agent_id": "a"}, {"agent_id": "a", "reason": "maintenance"}),
+    "AgentSpawn": ({"agent_type": "thermostat", "subject": "kitchen"}, {"agent_type": "thermostat", "subject": "k"}),
+    "DeadLetter": (
+        _DEAD,
+        _DEAD
+        | {
+            "origin": {"topic": "signals", "partition": 0, "offset": 9, "timestamp": AT},
+            "key_base64": "aw==",
+            "value_base64": "ew==",
+            "headers": [["ce_id", "MQ=="], ["empty", None]],
+            "size_bytes": 1,
+            "sha256": "0" * 64,
+            "truncated": False,
+            "signal_id": "1",
+            "signal_type": "t",
+            "agent_id": "a",
+        },
+    ),
+}
