@@ -28,7 +28,7 @@ from signalbox.app import App
 from signalbox.clock import SystemClock
 from signalbox.config import TOPICS, Settings, load_settings
 from signalbox.ids import KEY_GROUPS
-from signalbox.routing import Pattern
+from signalbox.routing import Pattern, Router
 
 NAME = "agents"
 #: Topics that agents write and may also listen to.
@@ -91,19 +91,18 @@ def consumer_group(settings: Settings) -> str:
 
 def input_topics(plan: Plan, settings: Settings) -> list[str]:
     """`signals` and `control`, and those of the flow's own output topics that some agent listens to."""
-    listened = [route.target for route in plan.routes()]
-    extra = {
-        topic
-        for pattern, topic in settings.kafka.routes.items()
-        if topic in _READ_BACK and any(_may_overlap(handler.pattern, pattern) for handler in listened)
-    }
-    return ["signals", "control", *sorted(extra)]
+    topics = topic_router(settings.kafka.routes)
+    listened = {topic for route in plan.routes() for topic in _topics_of(route.pattern, topics)}
+    return ["signals", "control", *(topic for topic in _READ_BACK if topic in listened)]
 
 
-def _may_overlap(one: str, other: str) -> bool:
-    """Whether some type may match both patterns, judged by their first segments."""
-    first, second = Pattern.parse(one).segments[0], Pattern.parse(other).segments[0]
-    return first == second or first.startswith("*") or second.startswith("*")
+def _topics_of(pattern: Pattern, topics: Router[str]) -> set[str]:
+    """The topics on which a type that matches `pattern` may be written; a wildcard is judged by its first segment."""
+    if "*" not in pattern.text:
+        return {route.target for route in topics.route(pattern.text)[:1]}
+    first = pattern.segments[0]
+    firsts = {route.pattern.segments[0]: route.target for route in topics.routes()}
+    return {topic for other, topic in firsts.items() if first == other or first.startswith("*")}
 
 
 def _wire(runtime: Runtime, source: KafkaSource, sink: KafkaSink, drain: threading.Event) -> Dataflow:

@@ -30,6 +30,14 @@ Addressed = tuple[str, tuple[str, Parcel]]
 """A parcel under its group's key, which is repeated because the engine keeps the key to itself."""
 
 
+class _Refused(Exception):
+    """A record that is a signal perhaps, but not one to be taken."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Intake:
     """Decodes records and finds the agents they are for."""
 
@@ -66,9 +74,12 @@ class Intake:
             except MalformedSignal:
                 try:
                     signal = self._read_again(message)
-                except MalformedSignal as error:
+                except (MalformedSignal, _Refused) as error:
                     refused.append(self._refuse(message, error.reason, str(error)))
                     continue
+            except _Refused as error:
+                refused.append(self._refuse(message, error.reason, str(error)))
+                continue
             kinds = targets(signal.type)
             if not kinds:
                 self._unhandled(signal, message, refused)
@@ -79,7 +90,7 @@ class Intake:
                     reason = f"{kind.name} has one agent per subject, and the signal has no subject"
                     refused.append(self._refuse(message, "missing_subject", reason, signal))
                     continue
-                delivery = (kind.index, place[0], signal, message.offset())
+                delivery: Delivery = (kind.index, place[0], signal, message.offset())  # type: ignore[assignment]
                 deliveries = groups.get(place[1])
                 if deliveries is None:
                     groups[place[1]] = [delivery]
@@ -91,8 +102,8 @@ class Intake:
         value = message.value()
         if value is not None and len(value) > self._limits.signal_bytes:
             msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {self._limits.signal_bytes}"
-            raise MalformedSignal("too_large", msg)
-        return decode(value, message.headers())
+            raise _Refused("too_large", msg)
+        return decode(value, _headers(message))
 
     def _unhandled(self, signal: Signal[Any], message: Message, refused: list[Outgoing]) -> None:
         """Nobody handles the type. What we know, or made ourselves, may go unhandled; anything else is a mistake."""
@@ -109,7 +120,7 @@ class Intake:
             try:
                 signal = self._read_again(message)
                 agent_id = self._commanded(signal)
-            except MalformedSignal as error:
+            except (MalformedSignal, _Refused) as error:
                 refused.append(self._refuse(message, error.reason, str(error)))
                 continue
             if agent_id is not None:
@@ -131,7 +142,8 @@ class Intake:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "data"
-            raise MalformedSignal("invalid_payload", f"{place}: {first['msg']}") from None
+            msg = f"{place}: {first['msg']}"
+            raise _Refused("invalid_payload", msg) from None
 
     def _refuse(self, message: Message, reason: str, text: str, signal: Signal[Any] | None = None) -> Outgoing:
         self._stats.dead_letters[reason] += 1
@@ -141,12 +153,17 @@ class Intake:
             reason,
             text,
             where=Where(message.topic() or "", message.partition() or 0, message.offset() or 0),
-            key=message.key(),  # type: ignore[arg-type]  # bytes, as it came off the wire
-            value=message.value(),  # type: ignore[arg-type]
-            headers=message.headers() or (),
+            key=message.key(),
+            value=message.value(),
+            headers=_headers(message),
             limit_bytes=self._limits.dead_letter_bytes,
             # The record's own time, so that a repeated run makes the same record.
             now=when or datetime.now(UTC),
             timestamp=when,
             signal=signal,
         )
+
+
+def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    headers = message.headers() or []
+    return list(headers.items()) if isinstance(headers, dict) else headers

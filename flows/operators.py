@@ -6,7 +6,6 @@ list of those pieces.
 
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,9 +55,7 @@ class Runtime:
 
     def group(self, key: str) -> AgentGroup:
         """A new, empty group."""
-        group = AgentGroup(
-            key, self.plan, self.topics, settings=self.settings, clock=self.clock, stats=self.stats
-        )
+        group = AgentGroup(key, self.plan, self.topics, settings=self.settings, clock=self.clock, stats=self.stats)
         self.groups[key] = group
         return group
 
@@ -88,7 +85,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         if resume_state is not None:
             self._restore(_decode_snapshot(resume_state))
 
-    def on_batch(self, values: list[tuple[str, Parcel]]) -> tuple[Iterable[Placed], bool]:
+    def on_batch(self, values: list[tuple[str, Parcel]]) -> tuple[list[Placed], bool]:
         passing: list[Outgoing] = []
         for key, parcel in values:
             group = self._group
@@ -102,12 +99,12 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 passing += parcel
         return self._placed(passing), StatefulBatchLogic.RETAIN
 
-    def on_notify(self) -> tuple[Iterable[Placed], bool]:
+    def on_notify(self) -> tuple[list[Placed], bool]:
         if self._group is not None:
             self._group.fire_due()
         return self._placed([]), StatefulBatchLogic.RETAIN
 
-    def on_eof(self) -> tuple[Iterable[Placed], bool]:
+    def on_eof(self) -> tuple[list[Placed], bool]:
         return [], StatefulBatchLogic.RETAIN
 
     def notify_at(self) -> datetime | None:
@@ -124,6 +121,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         if self._snapshots_since_base == _KEEP_SNAPSHOTS:
             self._runtime.store.forget_others(group.key, self._pieces)
         stats.snapshots += 1
+        stats.snapshot_at = time.monotonic()
         stats.snapshot_s += time.perf_counter() - began
         return _encode(_Snapshot(SNAPSHOT_VERSION, group.key, list(self._pieces)))
 
@@ -148,16 +146,17 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         self._pieces = saved.pieces
         for piece in saved.pieces:
             group.restore(_decode_changes(self._runtime.store.read(saved.key, piece)))
+        group.restored()
 
-    def _placed(self, passing: list[Outgoing]) -> Iterable[Placed]:
+    def _placed(self, passing: list[Outgoing]) -> list[Placed]:
         outgoing = self._group.take_output() if self._group is not None else []
         if not outgoing and not passing:
-            return ()
+            return []
         part = self._runtime.placement.part
         placed: dict[str, list[Outgoing]] = {}
         for record in (*passing, *outgoing):
             placed.setdefault(part(record.topic, record.key), []).append(record)
-        return placed.items()
+        return list(placed.items())
 
 
 class PulseSource(FixedPartitionedSource[str, Any]):

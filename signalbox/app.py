@@ -34,6 +34,7 @@ class App:
         sensors: "Sequence[type[Sensor]]" = (),
         builtins: bool = True,
     ) -> None:
+        self.shipped_agents = BUILTIN_AGENTS
         self.agents = (*(BUILTIN_AGENTS if builtins else ()), *agents)
         self.actions = (*(BUILTIN_ACTIONS if builtins else ()), *actions)
         self._sensors = tuple(sensors)

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -48,6 +57,7 @@ class NodeSettings(_Group):
 def _default_routes() -> dict[str, str]:
     return {
         "alert.**": "alerts",
+        "alert.ack": "signals",
         "insight.**": "alerts",
         "scaling.**": "scaling",
         "task.completed": "results",
@@ -70,7 +80,7 @@ class KafkaSettings(_Group):
     broker: Literal["embedded", "kafka", "external"] = "external"
     """Who runs the broker: this node (`embedded` or a local Apache `kafka`), or somebody else."""
     client: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """librdkafka settings passed through to every client: SASL, TLS, timeouts. Values of secrets are masked when shown."""
+    """librdkafka settings passed through to every client: SASL, TLS, timeouts. Secrets among them are masked."""
     topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
     """Put before every topic name, so that several systems can share a broker."""
     partitions: PositiveInt = 8
@@ -96,6 +106,8 @@ class FlowSettings(_Group):
 
 
 class FlowsSettings(_Group):
+    """The dataflows by name."""
+
     agents: FlowSettings = FlowSettings()
 
 
@@ -119,6 +131,8 @@ class SensorSettings(BaseModel):
 
 
 class HttpSettings(_Group):
+    """The node's own server: health, metrics and the API."""
+
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     """0 takes any free port; the ready line names it."""
@@ -128,6 +142,8 @@ class HttpSettings(_Group):
 
 
 class LogSettings(_Group):
+    """What is logged, and where to."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
     console: bool = True
     file: bool = True
@@ -164,9 +180,13 @@ class SupervisionSettings(_Group):
     drain_timeout_s: PositiveFloat = 15.0
     """SIGTERM to SIGKILL. A drain normally takes well under a second."""
     start_timeout_s: PositiveFloat = 60.0
+    frozen_s: PositiveFloat = 15.0
+    """A running process that answers nothing for so long is killed and started again; a shorter pause is left alone."""
 
 
 class TelemetrySettings(_Group):
+    """What the system tells about itself while it works."""
+
     actions: bool = True
     """Emit `agent.action.starting` and `agent.action.finished` on `telemetry`."""
     flush_s: PositiveFloat = 1.0
@@ -225,7 +245,10 @@ def load_settings(
 
 
 def resolved_environment(settings: Settings, path: Path) -> dict[str, str]:
-    """Write the settings, secrets included, to `path` (mode 0600); returns the environment that makes a child use it."""
+    """Write the settings, secrets included, to `path` (mode 0600).
+
+    Returns the environment variables that make a child process use them.
+    """
     values = settings.model_dump(mode="json")
     values["http"]["token"] = settings.http.token and settings.http.token.get_secret_value()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ Python's own `hash` is salted per process, so nothing durable may rest on it.
 
 import xxhash
 
-#: Agents are placed in this many key groups for ever; it bounds the number of workers and is part of the state's layout.
+#: Agents are placed in this many key groups for ever: it is part of the layout of saved state.
 KEY_GROUPS = 256
 
 

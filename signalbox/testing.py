@@ -79,6 +79,7 @@ class Harness:
         self._groups = {key: self._group(key) for key in saved}
         for key, changes in saved.items():
             self._groups[key].restore(changes)
+            self._groups[key].restored()
             self._groups[key].start()
         self._settle()
 
@@ -106,7 +107,7 @@ class Harness:
     @property
     def dead_letters(self) -> list[dict[str, Any]]:
         """The records set aside so far."""
-        return [signal.data for where, signal in self._written if where == DEAD_LETTERS]
+        return [signal.data or {} for where, signal in self._written if where == DEAD_LETTERS]
 
     def agents(self) -> list[str]:
         """The ids of all agents, sorted."""
@@ -126,9 +127,7 @@ class Harness:
         return state
 
     def _group(self, key: str) -> AgentGroup:
-        return AgentGroup(
-            key, self._plan, self._topics, settings=self.settings, clock=self.clock, stats=self.stats
-        )
+        return AgentGroup(key, self._plan, self._topics, settings=self.settings, clock=self.clock, stats=self.stats)
 
     def _command(self, verb: str, agent_id: str) -> None:
         data = AgentControl(agent_id=agent_id)

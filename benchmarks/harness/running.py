@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
@@ -46,6 +46,14 @@ class Run:
     rss_mb: float = 0.0
     signals_per_s: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Looks at the process between its first signal and its last alert."""
+
+    def begin(self, pid: int) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class Watch:
@@ -92,7 +100,15 @@ class Watch:
         return c0 + (c1 - c0) * (moment_s - t0) / (t1 - t0)
 
 
-def run_once(contender: Contender, place: Place, expected: Mapping[str, Expected], signals: int, limit_s: float) -> Run:
+def run_once(
+    contender: Contender,
+    place: Place,
+    expected: Mapping[str, Expected],
+    *,
+    signals: int,
+    limit_s: float,
+    observer: Observer | None = None,
+) -> Run:
     """Start a contender on its topics, wait until all expected alerts are there, stop it and judge it."""
     started_s = time.time()
     with place.log.open("wb") as log:
@@ -106,7 +122,13 @@ def run_once(contender: Contender, place: Place, expected: Mapping[str, Expected
         )
     try:
         with Watch(place, psutil.Process(process.pid)) as watch:
+            if observer is not None:
+                _wait_for_first(place, process, limit_s)
+                observer.begin(process.pid)
             crashed = _wait_for(watch, process, len(expected), limit_s)
+            if observer is not None:
+                observer.end()
+            _see_surplus(watch)
             problem = crashed or find_problem(watch.alerts, expected)
             if crashed or not watch.alerts:
                 return Run(contender=contender.name, problem=f"{problem}; {_tail(place.log)}")
@@ -145,6 +167,12 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
+def _wait_for_first(place: Place, process: "subprocess.Popen[bytes]", limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not place.report.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
 def _wait_for(watch: Watch, process: "subprocess.Popen[bytes]", count: int, limit_s: float) -> str | None:
     """Until the output is there and stays so; otherwise the reason why not."""
     deadline = time.monotonic() + limit_s
@@ -154,10 +182,13 @@ def _wait_for(watch: Watch, process: "subprocess.Popen[bytes]", count: int, limi
             return f"ended with exit code {process.returncode} after {len(watch.alerts)} of {count} alerts"
         if time.monotonic() > deadline:
             return f"{len(watch.alerts)} of {count} alerts after {limit_s:.0f} s"
+    return None
+
+
+def _see_surplus(watch: Watch) -> None:
     end = time.monotonic() + _GRACE_S
     while time.monotonic() < end:
         watch.step()
-    return None
 
 
 def _measured(name: str, place: Place, watch: Watch, started_s: float, signals: int, problem: str | None) -> Run:

@@ -44,7 +44,7 @@ class ApacheKafka(ProcessBroker):
         self._home = data_dir.absolute() / "kafka"
         self._port_file = self._home / "port"
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         java, jars = find_java(), kafka_jars()
         self._home.mkdir(parents=True, exist_ok=True)
         logging = self._home / "log4j2.xml"

@@ -18,7 +18,7 @@ _OTHER_BROKERS = "use --broker kafka (Java 17 and Maven) or --broker HOST:PORT"
 class EmbeddedBroker(ProcessBroker):
     """See `signalbox.ports.LocalBroker`."""
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         self._binary = _binary()
 
     def _launch(self, port: int) -> BrokerProcess:

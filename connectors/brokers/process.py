@@ -128,8 +128,8 @@ class ProcessBroker(ABC):
         self._process: BrokerProcess | None = None
 
     @abstractmethod
-    def _prepare(self) -> None:
-        """Find what it takes to run, and raise `ConfigError` when it is not there."""
+    def prepare(self) -> None:
+        """Find or fetch what it takes to run; `start` does so too. Raises as `start` does, and may take minutes."""
 
     @abstractmethod
     def _launch(self, port: int) -> BrokerProcess:
@@ -150,7 +150,7 @@ class ProcessBroker(ABC):
             raise Conflict(msg, hint="stop it first")
         if port:
             _require_free(port)
-        self._prepare()
+        self.prepare()
         if not port and _is_free(self._preferred_port()):
             port = self._preferred_port()
         for _ in range(_TRIES - 1):

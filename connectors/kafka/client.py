@@ -148,7 +148,8 @@ def translated(error: KafkaError, settings: KafkaSettings, doing: str) -> Signal
         return NotFound(msg, hint="`signalbox topic list` shows the topics there are")
     if code in _AWAY:
         msg = f"no Kafka broker answers at {settings.bootstrap}: {msg}"
-        return Unreachable(msg, hint="is it running, and is kafka.bootstrap (--bootstrap HOST:PORT) its address?")
+        hint = "is it running, is kafka.bootstrap (--bootstrap HOST:PORT) its address, and does it want TLS or SASL"
+        return Unreachable(msg, hint=f"{hint} (kafka.client)?")
     if code in _MISCONFIGURED:
         return ConfigError(msg, hint="check kafka.client, kafka.partitions and kafka.replication")
     if code == KafkaError.TOPIC_ALREADY_EXISTS:

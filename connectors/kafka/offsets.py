@@ -6,18 +6,19 @@ begins, and a fetch from there has the last word.
 """
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.kafka.client import client_config, translating
+from connectors.kafka.client import LastError, client_config, translating
 from signalbox.config import KafkaSettings
 from signalbox.errors import Unreachable
 
 Partition = tuple[str, int]
 """A topic's name and the number of a partition."""
-#: What ListOffsets takes in place of a time, in milliseconds.
-_LATEST = -1
+#: What ListOffsets takes in place of a time in milliseconds.
+EARLIEST, _LATEST = -2, -1
 
 
 def end_offsets(
@@ -29,8 +30,9 @@ def end_offsets(
         Unreachable: the broker did not answer for all of them in time.
         NotFound: there is no such partition.
     """
-    with translating(settings, "find where the topics end"):
-        consumer = Consumer(_probe_config(settings))
+    last_error = LastError()
+    with translating(settings, "find where the topics end", last_error):
+        consumer = Consumer(_probe_config(settings, last_error))
         try:
             return _end_offsets(consumer, settings, partitions, time.monotonic() + timeout_s)
         finally:
@@ -41,6 +43,8 @@ def offsets_at(
     consumer: Consumer, partitions: Iterable[Partition], timestamp_ms: int, *, timeout_s: float
 ) -> dict[Partition, int | None]:
     """For each partition the first offset whose record is of that time or later; None when there is none yet.
+
+    With `EARLIEST` for a time it is the first record that is still there.
 
     The embedded broker knows only when a batch arrived, so its answer can be too early, and never too late: compare
     the records' own timestamps.
@@ -58,11 +62,14 @@ def _end_offsets(
     consumer: Consumer, settings: KafkaSettings, partitions: Collection[Partition], deadline: float
 ) -> dict[Partition, int]:
     latest = offsets_at(consumer, partitions, _LATEST, timeout_s=deadline - time.monotonic())
-    ends = {place: 0 for place, offset in latest.items() if not offset}
-    consumer.assign([TopicPartition(*place, offset) for place, offset in latest.items() if offset])
+    ends = {place: 0 for place, offset in latest.items() if offset == 0}
+    begin = {place: OFFSET_END if offset is None else offset for place, offset in latest.items() if offset != 0}
+    consumer.assign([TopicPartition(*place, offset) for place, offset in begin.items()])
     while len(ends) < len(latest):
         message = consumer.poll(max(0.0, deadline - time.monotonic()))
         if message is None:
+            if time.monotonic() < deadline:
+                continue
             missing = _names(latest.keys() - ends.keys())
             msg = f"the broker at {settings.bootstrap} does not tell where these partitions end: {missing}"
             raise Unreachable(msg, hint="has each of them a leader?")
@@ -77,10 +84,11 @@ def _end_offsets(
     return ends
 
 
-def _probe_config(settings: KafkaSettings) -> dict[str, object]:
+def _probe_config(settings: KafkaSettings, last_error: LastError) -> dict[str, Any]:
     return client_config(
         settings,
         **{
+            "error_cb": last_error.note,
             "group.id": "signalbox-offsets",  # the library wants one; nothing is joined or committed
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -93,8 +101,3 @@ def _probe_config(settings: KafkaSettings) -> dict[str, object]:
 
 def _names(places: Iterable[Partition]) -> str:
     return ", ".join(f"{topic}/{partition}" for topic, partition in sorted(places))
-
-
-def sorted_partitions(partitions: Sequence[Partition]) -> list[Partition]:
-    """By topic, then by number."""
-    return sorted(partitions)

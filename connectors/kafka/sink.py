@@ -9,12 +9,12 @@ position, and leaves out each repeated record whose id it finds there. Ids repea
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
 from connectors.kafka.client import client_config
 from connectors.kafka.source import part_name, split_part
@@ -148,7 +148,7 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
                     written[record.id] -= 1
                     hub.skipped[self.topic] += 1
                     continue
-                headers = {"ce_id": record.id, "ce_type": record.type}
+                headers: list[tuple[str, str | bytes | None]] = [("ce_id", record.id), ("ce_type", record.type)]
                 while True:
                     try:
                         producer.produce(
@@ -198,21 +198,21 @@ def _read_back(settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partiti
             for one in (*((message,) if message else ()), *consumer.consume(10_000, 0)):
                 place = (one.topic(), one.partition())
                 if (error := one.error()) is None:
-                    parts[place].written.update(_ids(one))  # type: ignore[index]  # it was assigned
+                    parts[place].written.update(_ids(one))
                     deadline = time.monotonic() + _READ_BACK_TIMEOUT_S
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                    waiting.discard(place)  # type: ignore[arg-type]
+                    waiting.discard(place)
                 elif error.fatal() or not error.retriable():
                     raise KafkaException(error)
     finally:
         consumer.close()
 
 
-def _ids(message: Message) -> tuple[str, ...]:
-    for name, value in message.headers() or ():
+def _ids(message: Message) -> Iterable[str]:
+    headers = message.headers() or ()
+    for name, value in headers.items() if isinstance(headers, dict) else headers:
         if name == "ce_id" and value is not None:
-            return (value.decode() if isinstance(value, bytes) else value,)
-    return ()
+            yield value.decode() if isinstance(value, bytes) else value
 
 
 def _producer_config(settings: KafkaSettings) -> dict[str, object]:

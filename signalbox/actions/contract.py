@@ -21,7 +21,7 @@ class ActionError(Exception):
         retryable: whether the same call may succeed later.
     """
 
-    def __init__(self, type: str, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, type: str = "refused", retryable: bool = False) -> None:
         super().__init__(message)
         self.type = type
         self.retryable = retryable

@@ -47,8 +47,8 @@ def dead_letter(
         headers=headers,
         limit_bytes=limit_bytes,
         timestamp=timestamp,
-        signal_id=signal and signal.id,
-        signal_type=signal and signal.type,
+        signal_id=signal.id if signal else None,
+        signal_type=signal.type if signal else None,
         agent_id=agent_id,
     )
     letter: Signal[Any] = Signal(
@@ -57,8 +57,8 @@ def dead_letter(
         type=DEAD_LETTER_TYPE,
         subject=signal.subject if signal else None,
         time=now,
-        causationid=signal and signal.id,
-        correlationid=signal and signal.correlationid,
+        causationid=signal.id if signal else None,
+        correlationid=signal.correlationid if signal else None,
         data=data,
     )
     return Outgoing(DEAD_LETTERS, signal.key if signal else place, letter.id, letter.type, encode(letter))

@@ -144,6 +144,7 @@ class Effects:
         if isinstance(data, BaseModel):
             data = data.model_dump(mode="json")
         # At least a millisecond, so that a handler that reschedules itself at once cannot hold up its group.
+        msgspec.msgpack.encode(data)  # what cannot be saved must fail here, not in a snapshot
         due_ms = int(self._now.timestamp() * 1000) + max(1, int(directive.after.total_seconds() * 1000))
         name = directive.timer or directive.type
         self.timers[name] = Timer(

@@ -31,7 +31,11 @@ class FoundationAgent(Agent):
         record = AgentRegistered(
             agent_id=context.agent_id,
             agent_type=self.name,
-            kind="keyed" if isinstance(addressing, Keyed) else "singleton" if isinstance(addressing, Singleton) else "pool",
+            kind="keyed"
+            if isinstance(addressing, Keyed)
+            else "singleton"
+            if isinstance(addressing, Singleton)
+            else "pool",
             capabilities=self.capabilities,
             metadata={"description": self.description, **self.metadata},
             node=context.node,

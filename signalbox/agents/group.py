@@ -8,6 +8,7 @@ copy become the state and do its directives take effect.
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -60,6 +61,8 @@ class AgentGroup:
         self._stats = stats
         self._limits = settings.limits
         self._agents: dict[str, Instance | bytes] = {}
+        self.census: Counter[str] = Counter()
+        """How many agents of each class live here."""
         self._due: list[tuple[int, str]] = []
         self._dirty: set[str] = set()
         self._out: list[Outgoing] = []
@@ -104,7 +107,7 @@ class AgentGroup:
                 if instance is None:
                     continue
             dirty.add(agent_id)
-            self._receive(instance, signal, origin, offset)  # type: ignore[arg-type]  # an Instance by now
+            self._receive(instance, signal, origin, offset)
 
     def fire_due(self) -> None:
         """Run every timer that is due, and evict what was idle for too long."""
@@ -150,6 +153,11 @@ class AgentGroup:
                 due.append((due_ms, agent_id))
         heapq.heapify(due)
 
+    def restored(self) -> None:
+        """Take stock after the last `restore`."""
+        kinds = (self._plan.kind_of(agent_id) for agent_id in self._agents)
+        self.census = Counter(kind.name if kind else "unknown" for kind in kinds)
+
     def _change(self, agent_id: str) -> Change:
         agent = self._agents.get(agent_id)
         if agent is None:
@@ -181,6 +189,7 @@ class AgentGroup:
         agent = self._agents.get(agent_id)
         if agent is None:
             agent = self._agents[agent_id] = Instance(agent_id, kind, kind.initial_state(), self._now_ms)
+            self.census[kind.name] += 1
             self._call_hook(agent, kind.agent.started)
             self._remember_due(agent)
         elif isinstance(agent, bytes):
@@ -207,10 +216,11 @@ class AgentGroup:
         prefix = f"{kind.name}_"
         for agent_id in [one for one in self._agents if one.startswith(prefix) and one not in declared]:
             if agent_id.removeprefix(prefix).isdigit():
-                self._remove(agent_id)
+                self._remove(agent_id, kind)
 
-    def _remove(self, agent_id: str) -> None:
-        self._agents.pop(agent_id, None)
+    def _remove(self, agent_id: str, kind: Kind) -> None:
+        if self._agents.pop(agent_id, None) is not None:
+            self.census[kind.name] -= 1
         self._dirty.add(agent_id)
 
     def _remember_due(self, instance: Instance) -> None:
@@ -232,9 +242,7 @@ class AgentGroup:
         instance.processed += 1
         self._stats.processed[kind.name] += 1
 
-    def _handle(
-        self, instance: Instance, handler: Handler, signal: Signal[Any], origin: Origin, offset: int
-    ) -> None:
+    def _handle(self, instance: Instance, handler: Handler, signal: Signal[Any], origin: Origin, offset: int) -> None:
         kind = instance.kind
         try:
             if handler.when is not None and not handler.when.holds(signal.data, instance.state):
@@ -249,6 +257,7 @@ class AgentGroup:
             given = signal if handler.model is None else _typed(signal, handler)
             wanted = as_directives(handler.call(state, given, context))
             effects = self._effects(instance, Cause.of(signal), handler.name, wanted) if wanted else None
+            kind.encode_state(state)  # a state that cannot be saved must fail here, not in a snapshot
         except _InvalidPayload as error:
             self._stats.failed[kind.name, "payload"] += 1
             self._dead_letter(signal, _where(origin, offset), "invalid_payload", str(error), instance.agent_id)
@@ -261,9 +270,7 @@ class AgentGroup:
             self._commit(instance, effects)
 
     def _effects(self, instance: Instance, cause: Cause, scope: str, wanted: Iterable[Any]) -> Effects:
-        effects = Effects(
-            instance, cause, scope, now=self._now, topics=self._topics, limit=self._limits.output_bytes
-        )
+        effects = Effects(instance, cause, scope, now=self._now, topics=self._topics, limit=self._limits.output_bytes)
         effects.add(wanted)
         return effects
 
@@ -274,7 +281,7 @@ class AgentGroup:
             self._remember_due(instance)
         if effects.stop is not None:
             self._call_hook(instance, instance.kind.agent.stopped)
-            self._remove(instance.agent_id)
+            self._remove(instance.agent_id, instance.kind)
 
     def _call_hook(self, instance: Instance, hook: Any) -> None:
         """Run `started` or `stopped`, by the rules of a handler."""
@@ -284,6 +291,7 @@ class AgentGroup:
         try:
             directives: Directives = hook(state, self._context)
             effects = self._effects(instance, cause, hook.__name__, as_directives(directives))
+            instance.kind.encode_state(state)
         except Exception as error:  # noqa: BLE001 - as for any handler
             self._report(instance, hook.__name__, cause, "", error)
             return
@@ -291,9 +299,7 @@ class AgentGroup:
         effects.stop = None
         self._commit(instance, effects)
 
-    def _failed(
-        self, instance: Instance, handler: str, signal: Signal[Any], where: Where, error: Exception
-    ) -> None:
+    def _failed(self, instance: Instance, handler: str, signal: Signal[Any], where: Where, error: Exception) -> None:
         self._report(instance, handler, Cause.of(signal), signal.type, error)
         message = f"{instance.kind.name}.{handler} raised {type_name(error)}: {error}"
         self._dead_letter(signal, where, "handler_failed", message, instance.agent_id)
@@ -333,9 +339,7 @@ class AgentGroup:
 
     def _wake(self, instance: Instance) -> None:
         agent_id = instance.agent_id
-        due = sorted(
-            (timer.due_ms, name) for name, timer in instance.timers.items() if timer.due_ms <= self._now_ms
-        )
+        due = sorted((timer.due_ms, name) for name, timer in instance.timers.items() if timer.due_ms <= self._now_ms)
         for _, name in due:
             timer = instance.timers.pop(name, None)
             if timer is None:  # cancelled by a handler of an earlier one
@@ -360,7 +364,7 @@ class AgentGroup:
         if ttl_ms is None or instance.timers or instance.held or self._now_ms < instance.seen_ms + ttl_ms:
             return False
         self._call_hook(instance, instance.kind.agent.stopped)
-        self._remove(instance.agent_id)
+        self._remove(instance.agent_id, instance.kind)
         return True
 
     # Control.
@@ -379,7 +383,7 @@ class AgentGroup:
         self._dirty.add(agent_id)
         if verb == "stop":
             self._call_hook(instance, kind.agent.stopped)
-            self._remove(agent_id)
+            self._remove(agent_id, kind)
         elif verb == "pause":
             instance.paused = True
         elif verb == "resume":

@@ -43,7 +43,7 @@ class Episode(msgspec.Struct):
     calm_since: datetime | None = None
     resolved_at: datetime | None = None
     acknowledged_by: str | None = None
-    evidence: list[tuple[datetime, float, str]] = []
+    evidence: list[tuple[datetime, float, str]] = []  # noqa: RUF012 - a struct gives each instance its own
 
 
 class MonitorAgent(FoundationAgent):
@@ -63,7 +63,7 @@ class MonitorAgent(FoundationAgent):
         escalate_after: int = 300_000
         """Milliseconds after which a warning that nobody acknowledged becomes critical."""
         alerts_sent: int = 0
-        episodes: dict[str, Episode] = {}
+        episodes: dict[str, Episode] = {}  # noqa: RUF012 - a struct gives each instance its own
 
     @on("system.health.*")
     def health(self, state: State, signal: Signal[SystemHealth], context: Context) -> Iterator[Directive]:
@@ -110,19 +110,13 @@ class MonitorAgent(FoundationAgent):
         ack = signal.data
         assert ack is not None
         for metric, episode in state.episodes.items():
-            if ack.alert_id == episode.alert_id or ack.dedup_key == _dedup_key(context.agent_id, metric):
-                if episode.resolved_at is None and episode.acknowledged_by is None:
-                    episode.acknowledged_by = ack.by
-                    yield self._tell(state, metric, episode, "acknowledged", context)
+            meant = ack.alert_id == episode.alert_id or ack.dedup_key == _dedup_key(context.agent_id, metric)
+            if meant and episode.resolved_at is None and episode.acknowledged_by is None:
+                episode.acknowledged_by = ack.by
+                yield self._tell(state, metric, episode, "acknowledged", context)
 
-    def _bad(
-        self,
-        state: State,
-        metric: str,
-        value: float,
-        severity: str,
-        signal: Signal[Any],
-        context: Context,
+    def _bad(  # noqa: PLR0917 - one reading and where it came from
+        self, state: State, metric: str, value: float, severity: str, signal: Signal[Any], context: Context
     ) -> Iterator[Directive]:
         episode = state.episodes.get(metric)
         news: str | None = None
@@ -165,8 +159,8 @@ class MonitorAgent(FoundationAgent):
             dedup_key=_dedup_key(context.agent_id, metric),
             subject=context.subject,
             metric=metric,
-            severity=episode.severity,  # type: ignore[arg-type]  # one of the two that _severity gives
-            state=news,  # type: ignore[arg-type]
+            severity=episode.severity,
+            state=news,
             value=episode.value,
             threshold=threshold,
             evidence=tuple(Reading(at=at, value=one, signal_id=cause) for at, one, cause in episode.evidence),

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import BaseModel
@@ -18,7 +18,7 @@ from signalbox.agents.directives import Directive
 from signalbox.config import AgentSettings, Settings
 from signalbox.errors import ConfigError
 from signalbox.ids import key_group, stable_hash
-from signalbox.routing import Condition, InvalidPattern, Route, Router
+from signalbox.routing import Condition, Route, Router
 
 if TYPE_CHECKING:
     from signalbox.app import App
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 _PLACES_REMEMBERED = 200_000
 #: Likewise for signal types, which any sender can invent.
 _TYPES_REMEMBERED = 10_000
+_LONGEST_TYPE_REMEMBERED = 256
 _IMMUTABLE = (str, int, float, bool, bytes, datetime, timedelta, type(None))
+
+T = TypeVar("T")
+"""What is remembered of a signal type."""
 
 Place = tuple[str, str]
 """An agent's id and its key group, as the engine's key."""
@@ -61,9 +65,9 @@ class Kind:
         self._initial = _initial_state(agent, settings)
         self._places: dict[str, Place] = {}
         self._members = [(member, str(key_group(member))) for member in self.declared()]
-        self._encoder = msgspec.msgpack.Encoder()
+        self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state = msgspec.msgpack.Decoder(self.state_type).decode
-        self.copy_state = _copier(self.state_type, self._encoder.encode, self.decode_state)
+        self.copy_state = _copier(self.state_type, self.encode_state, self.decode_state)
         self._router: Router[Handler] | None = None
         self._handlers: dict[str, tuple[Handler, ...]] = {}
 
@@ -118,17 +122,19 @@ class Kind:
         found = self._handlers.get(type)
         if found is None:
             assert self._router is not None
-            if len(self._handlers) >= _TYPES_REMEMBERED:
-                self._handlers.clear()
             routes = self._router.route(type)
-            found = self._handlers[type] = tuple(route.target for route in routes if route.target.kind == self.index)
+            found = tuple(route.target for route in routes if route.target.kind == self.index)
+            _remember(self._handlers, type, found)
         return found
 
     def owns(self, agent_id: str) -> bool:
         """Whether an id is one of this kind's."""
         if isinstance(self.addressing, Keyed):
             return agent_id == self.addressing.node_id or agent_id.startswith(f"{self.name}:")
-        return agent_id in self.declared()
+        if isinstance(self.addressing, Singleton):
+            return agent_id == self.addressing.id
+        # By form, not by present size: a member of a pool that has shrunk is still one of its own.
+        return agent_id.startswith(f"{self.name}_") and agent_id[len(self.name) + 1 :].isdigit()
 
 
 class Plan:
@@ -143,7 +149,8 @@ class Plan:
         self.actions = {action.name: action for action in app.actions}
         self.kinds: list[Kind] = []
         self.router: Router[Handler] = Router()
-        unknown = settings.agents.keys() - {agent.name for agent in app.agents}
+        # The profiles set up shipped agents; an app may leave those out.
+        unknown = settings.agents.keys() - {agent.name for agent in (*app.agents, *app.shipped_agents)}
         if unknown:
             msg = f"there are settings for agents that the app does not have: {', '.join(sorted(unknown))}"
             raise ConfigError(msg, hint=f"its agents: {', '.join(agent.name for agent in app.agents)}")
@@ -165,14 +172,17 @@ class Plan:
         """The kind that an agent id belongs to."""
         return next((kind for kind in self.kinds if kind.owns(agent_id)), None)
 
+    def pools(self) -> dict[str, Pool]:
+        """The pools by the name of their agent class."""
+        return {kind.name: kind.addressing for kind in self.kinds if isinstance(kind.addressing, Pool)}
+
     def targets(self, type: str) -> tuple[Kind, ...]:
         """The kinds of agent that handle a type, each once."""
         found = self._targets.get(type)
         if found is None:
-            if len(self._targets) >= _TYPES_REMEMBERED:
-                self._targets.clear()
             indexes = dict.fromkeys(route.target.kind for route in self.router.route(type))
-            found = self._targets[type] = tuple(self.kinds[index] for index in indexes)
+            found = tuple(self.kinds[index] for index in indexes)
+            _remember(self._targets, type, found)
         return found
 
     def routes(self) -> Iterable[Route[Handler]]:
@@ -182,7 +192,7 @@ class Plan:
     def _add(self, handler: Handler) -> None:
         try:
             self.router.add(handler.pattern, handler, priority=handler.priority)
-        except InvalidPattern as error:
+        except ConfigError as error:
             msg = f"{handler.agent}.{handler.name}: {error}"
             raise ConfigError(msg, hint=error.hint) from None
 
@@ -196,7 +206,7 @@ def topic_router(routes: Mapping[str, str]) -> Router[str]:
 
 
 def _handlers(kind: Kind) -> Iterable[Handler]:
-    for name, function in inspect.getmembers(kind.agent, callable):
+    for name, function in _methods(kind.agent):
         for spec in getattr(function, "routes", ()):
             yield Handler(
                 kind=kind.index,
@@ -208,6 +218,10 @@ def _handlers(kind: Kind) -> Iterable[Handler]:
                 model=_payload_model(kind, function),
                 call=_with_context(kind, function),
             )
+
+
+def _methods(agent: Agent) -> list[tuple[str, Callable[..., Directives]]]:
+    return inspect.getmembers(agent, inspect.ismethod)
 
 
 def _with_context(kind: Kind, function: Callable[..., Directives]) -> Callable[[Any, Signal[Any], Context], Directives]:
@@ -273,6 +287,13 @@ def _copier(
     if all(part in _IMMUTABLE for field in fields for part in (get_args(field) or (field,))):
         return state_type.__copy__  # type: ignore[attr-defined,no-any-return]
     return lambda state: decode(encode(state))
+
+
+def _remember(memo: dict[str, T], type: str, found: T) -> None:
+    if len(memo) >= _TYPES_REMEMBERED:
+        memo.clear()
+    if len(type) <= _LONGEST_TYPE_REMEMBERED:
+        memo[type] = found
 
 
 def as_directives(result: Directives) -> list[Directive]:

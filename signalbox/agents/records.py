@@ -36,7 +36,19 @@ class Held(msgspec.Struct, array_like=True):
 class Instance:
     """One agent: its state and what the runtime keeps about it."""
 
-    __slots__ = ("agent_id", "errors", "held", "kind", "paused", "processed", "queued_ms", "seen_ms", "state", "subject", "timers")
+    __slots__ = (
+        "agent_id",
+        "errors",
+        "held",
+        "kind",
+        "paused",
+        "processed",
+        "queued_ms",
+        "seen_ms",
+        "state",
+        "subject",
+        "timers",
+    )
 
     def __init__(self, agent_id: str, kind: Kind, state: AgentState, seen_ms: int) -> None:
         self.agent_id = agent_id
@@ -111,7 +123,7 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
         raise ValueError(msg)
     version = kind.agent.state_version
     if saved.state_version == version:
-        state = kind.decode_state(saved.state)
+        state: AgentState = kind.decode_state(saved.state)
     else:
         fields = kind.agent.migrate(_decode_fields(saved.state), saved.state_version)
         state = msgspec.convert(fields, kind.state_type)

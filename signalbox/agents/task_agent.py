@@ -24,7 +24,7 @@ class TaskAgent(FoundationAgent):
         status: str = "idle"
         processed_count: int = 0
         error_count: int = 0
-        last_task: dict[str, Any] = {}
+        last_task: dict[str, Any] = {}  # noqa: RUF012 - a struct gives each instance its own
 
     @on("task.submitted")
     def submitted(
@@ -37,9 +37,7 @@ class TaskAgent(FoundationAgent):
         result, duration_ms, attempts = None, 0.0, 0
         if error is None:
             attempts = 1
-            result, error, duration_ms = yield from self.perform(
-                context, "process_task", lambda: action(task.params)
-            )
+            result, error, duration_ms = yield from self.perform(context, "process_task", lambda: action(task.params))
         answer, _, _ = yield from self.perform(
             context,
             "complete_task",
@@ -50,11 +48,13 @@ class TaskAgent(FoundationAgent):
 
 def _validate(task: TaskSubmitted, context: Context) -> Action:
     if task.deadline is not None and task.deadline <= context.now:
-        raise ActionError("deadline_exceeded", f"the deadline {task.deadline.isoformat()} has passed")
+        msg = f"the deadline {task.deadline.isoformat()} has passed"
+        raise ActionError(msg, type="deadline_exceeded")
     action: Action | None = context.actions.get(task.action)
     if action is None:
         known = ", ".join(sorted(context.actions))
-        raise ActionError("unknown_action", f"there is no action {task.action!r}; there are: {known}")
+        msg = f"there is no action {task.action!r}; there are: {known}"
+        raise ActionError(msg, type="unknown_action")
     return action
 
 

@@ -65,6 +65,8 @@ def _findings(state: Session) -> Iterator[Finding]:
             yield look(state, settings)
         except SignalboxError as error:
             yield Finding(check=check, status="FAIL", message=str(error), fix=error.hint)
+            if check == "kafka":  # what else is asked of it would wait as long and fail as well
+                return
 
 
 def _python() -> Finding:
@@ -170,7 +172,9 @@ def _own_broker(settings: "Settings") -> Finding:
 def _topics(state: Session, settings: "Settings") -> Finding:
     if settings.kafka.broker != "external" and state.find_node() is None:
         return Finding(check="topics", status="OK", message="made when the node starts")
-    wanted = {settings.topic(topic) for topic in settings.kafka.routes.values()}
+    from signalbox.config import TOPICS
+
+    wanted = {settings.topic(topic) for topic in (*TOPICS, *settings.kafka.routes.values())}
     missing = sorted(wanted - {topic.name for topic in state.admin().topics()})
     if missing:
         fix = "a node makes them when it starts, if the broker lets it"

@@ -11,8 +11,11 @@ from signalbox.cli.output import cell, flattened
 
 if TYPE_CHECKING:
     from signalbox.cli.node_client import NodeClient
+    from signalbox.ports import PartitionLag
 
 _WATCH_S = 1.0
+#: Topics that are listed even before a flow has confirmed anything on them.
+_INPUTS = ("signals", "control")
 
 
 def status(
@@ -34,32 +37,25 @@ def status(
 def lag(ctx: typer.Context) -> None:
     """Show how many records each flow is behind, by partition and in total.
 
-    A partition that a flow has never confirmed has no position, and its lag is unknown.
+    A partition with records on which a flow has never confirmed a position has an unknown lag, and so has the total.
     """
     state = session(ctx)
     settings = state.connected()
     admin = state.admin()
     names = [topic.name for topic in admin.topics()]
+    inputs = {settings.topic(name) for name in _INPUTS}
     rows: list[dict[str, Any]] = []
     for flow in type(settings.flows).model_fields:
-        group = settings.topic(f"signalbox.{flow}")
-        partitions = [
-            one for one in admin.lag(group, names) if one.position is not None or _is_input(settings, one.topic)
-        ]
+        partitions = admin.lag(settings.topic(f"signalbox.{flow}"), names)
+        shown = [_lag_row(flow, one) for one in partitions if one.position is not None or one.topic in inputs]
+        lags = [row["lag"] for row in shown]
+        if unknown := lags.count(None):
+            state.note(f"{flow} has confirmed no position on {unknown} partitions, so its lag is unknown")
+        total = None if unknown else sum(lags)
         rows += [
-            {
-                "flow": flow,
-                "topic": one.topic,
-                "partition": one.partition,
-                "position": one.position,
-                "end": one.end,
-                "lag": one.records,
-            }
-            for one in partitions
+            *shown,
+            {"flow": flow, "topic": "total", "partition": None, "position": None, "end": None, "lag": total},
         ]
-        known = [one.records for one in partitions if one.records is not None]
-        total = sum(known) if len(known) == len(partitions) else None
-        rows.append({"flow": flow, "topic": "total", "partition": None, "position": None, "end": None, "lag": total})
     state.output().records(rows)
 
 
@@ -83,8 +79,16 @@ def version(ctx: typer.Context) -> None:
     )
 
 
-def _is_input(settings: Any, topic: str) -> bool:
-    return bool(topic == settings.topic("signals"))
+def _lag_row(flow: str, one: "PartitionLag") -> dict[str, Any]:
+    nothing_there = one.position is None and one.end == 0
+    return {
+        "flow": flow,
+        "topic": one.topic,
+        "partition": one.partition,
+        "position": one.position,
+        "end": one.end,
+        "lag": 0 if nothing_there else one.records,
+    }
 
 
 def _statuses(node: "NodeClient") -> Iterator[Mapping[str, Any]]:

@@ -24,10 +24,19 @@ from signalbox.cli import (
 from signalbox.cli.base import GLOBAL_PANEL, PROGRAM, Command, Root, session
 from signalbox.cli.output import Format
 
-_EPILOG = (
-    "Exit codes: 0 ok, 1 failed, 2 usage, 3 bad configuration, 4 dependency unreachable, 5 not found, "
-    "6 condition not met, 7 refused or conflict, 124 timeout, 130 interrupted."
-)
+EXIT_CODES = {
+    0: "ok",
+    1: "failed",
+    2: "usage",
+    3: "bad configuration",
+    4: "dependency unreachable",
+    5: "not found",
+    6: "condition not met",
+    7: "refused or conflict",
+    124: "timeout",
+    130: "interrupted",
+}
+_EPILOG = f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}."
 
 app = typer.Typer(
     name=PROGRAM,

@@ -53,7 +53,8 @@ def quoted(word: str) -> str:
 def _refusal(error: urllib.error.HTTPError, path: str) -> SignalboxError:
     message, hint = f"the node answered {path} with {error.code} {error.reason}", None
     try:
-        body = json.loads(error.read(_ANSWER_BYTES))
+        with error:
+            body = json.loads(error.read(_ANSWER_BYTES))
         message, hint = str(body.get("error") or "; ".join(body["reasons"])), body.get("hint")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         pass  # another server's answer; its status has to do

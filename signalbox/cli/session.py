@@ -123,7 +123,7 @@ class Session:
         """A publisher to the broker, closed at the end."""
         from signalbox import plugins
 
-        publisher = plugins.publisher(self.connected().kafka)
+        publisher = plugins.publisher(self._kafka())
         try:
             yield publisher
         finally:
@@ -132,12 +132,12 @@ class Session:
     def reader(self) -> "Reader":
         from signalbox import plugins
 
-        return plugins.reader(self.connected().kafka)
+        return plugins.reader(self._kafka())
 
     def admin(self) -> "Admin":
         from signalbox import plugins
 
-        return plugins.admin(self.connected().kafka)
+        return plugins.admin(self._kafka())
 
     def output(self, default: Format = "table") -> Output:
         """Writes data to stdout in the format that was asked for, else in the command's own."""
@@ -170,6 +170,16 @@ class Session:
         import typer
 
         typer.confirm(question, abort=True, err=True)
+
+    def _kafka(self) -> "KafkaSettings":
+        """The broker's settings, once it is decided what becomes of the client's own log: shown with -v only."""
+        import logging
+
+        if self.options.verbose:
+            logging.basicConfig(level="DEBUG" if self.options.verbose > 1 else "INFO", format="%(message)s")
+        else:
+            logging.basicConfig(handlers=[logging.NullHandler()])
+        return self.connected().kafka
 
     def _no_node(self) -> Unreachable:
         msg = f"no node runs on the data directory {self.settings().node.data_dir}"

@@ -3,7 +3,6 @@
 import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +10,6 @@ import typer
 from signalbox.cli.base import Command, group, session
 from signalbox.cli.session import SOURCE, Session
 from signalbox.cli.signals import parsed_json, sent
-from signalbox.clock import SystemClock
 from signalbox.errors import DeadlineExceeded, SignalboxError, UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 app = group("Submit tasks.")
 
 DEFAULT_WAIT_S = 60.0
-#: The broker's clock, by which reading begins, may be this far ahead of ours. Older answers are for other tasks.
-_CLOCK_MARGIN = timedelta(seconds=60)
 _ANSWERS = {"task.completed": "completed", "task.failed": "failed", "task.rejected": "rejected"}
 _COLUMNS = {"task_id": 32, "status": 9, "agent_id": 16, "duration_ms": 11, "result": 0, "error": 0}
 
@@ -46,15 +42,14 @@ def submit(
     state = session(ctx)
     settings = state.connected()
     tasks = [_task(action, params, number) for number in range(count)] if count else [_task(action, params, None)]
-    began = SystemClock().now()
+    # Reading begins before the first task is sent, so no answer can be missed.
+    answers = _Answers(state, {task.key for task in tasks}, settings.topic("results")) if wait else None
     with state.publisher() as publisher:
-        ids = sent(publisher, tasks, lambda _task: settings.topic("signals"), state.timeout_s())
-        if not wait:
-            state.output().words(ids, "task_id")
-            return
-        for _ in ids:
-            pass
-    answers = _Answers(state, {task.subject or "" for task in tasks}, settings.topic("results"), began - _CLOCK_MARGIN)
+        signal_ids = list(sent(publisher, tasks, lambda _task: settings.topic("signals"), state.timeout_s()))
+    if answers is None:
+        state.output().words([task.key for task in tasks], "task_id")
+        return
+    state.note(f"submitted {len(signal_ids)}")
     state.output().stream(answers.rows(), _COLUMNS)
     answers.judge()
 
@@ -62,13 +57,13 @@ def submit(
 class _Answers:
     """Waits for the answer to each of a set of tasks."""
 
-    def __init__(self, state: Session, task_ids: set[str], topic: str, start: Any) -> None:
+    def __init__(self, state: Session, task_ids: set[str], topic: str) -> None:
         self._state = state
         self._total = len(task_ids)
         self._waiting = task_ids
         self._bad = 0
         self._timeout_s = state.timeout_s(DEFAULT_WAIT_S)
-        self._records = state.reader().read([topic], start=start, follow=True, timeout_s=self._timeout_s)
+        self._records = state.reader().read([topic], start="now", follow=True, timeout_s=self._timeout_s)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Each answer once, until there is one for every task or time is up."""
@@ -87,7 +82,7 @@ class _Answers:
     def judge(self) -> None:
         """Raise what the exit code should say: missing answers before bad ones."""
         answered = self._total - len(self._waiting)
-        self._state.note(f"submitted {self._total}, completed {answered - self._bad}, failed {self._bad}")
+        self._state.note(f"completed {answered - self._bad}, failed {self._bad}, without answer {len(self._waiting)}")
         if self._waiting:
             msg = f"{len(self._waiting)} of {self._total} tasks have no answer after {self._timeout_s:g} s"
             raise DeadlineExceeded(msg, hint="is a node running? `signalbox status` and `signalbox lag` tell")

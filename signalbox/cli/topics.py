@@ -10,7 +10,7 @@ import typer
 
 from signalbox.cli.base import Command, group, session
 from signalbox.cli.session import Session
-from signalbox.errors import DeadlineExceeded, NotFound, UsageError
+from signalbox.errors import DeadlineExceeded, UsageError
 
 if TYPE_CHECKING:
     from signalbox.ports import Record
@@ -60,8 +60,9 @@ def tail(
     """
     state = session(ctx)
     wanted = _matcher(pattern)
-    names = known_topics(state, topics)
-    records = state.reader().read(names, start=_start(start), follow=follow, timeout_s=state.options.timeout)
+    records = state.reader().read(
+        _full_names(state, topics), start=_start(start), follow=follow, timeout_s=state.options.timeout
+    )
     shown = 0
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -77,21 +78,11 @@ def tail(
         raise DeadlineExceeded(msg)
 
 
-def known_topics(state: Session, names: Sequence[str]) -> list[str]:
-    """The broker's names of topics, which may be given with or without the prefix.
-
-    Raises:
-        NotFound: there is no such topic.
-    """
+def _full_names(state: Session, names: Sequence[str]) -> list[str]:
+    """The broker's names of topics, which may be given with or without the prefix."""
     settings = state.connected()
     prefix = settings.kafka.topic_prefix
-    full = [name if prefix and name.startswith(prefix) else settings.topic(name) for name in names]
-    there = {topic.name for topic in state.admin().topics()}
-    for name in full:
-        if name not in there:
-            msg = f"there is no topic {name!r} at {settings.kafka.bootstrap}"
-            raise NotFound(msg, hint=f"there are: {', '.join(sorted(there)) or 'none'}")
-    return full
+    return [name if prefix and name.startswith(prefix) else settings.topic(name) for name in names]
 
 
 def described(record: "Record") -> dict[str, Any]:

@@ -85,6 +85,9 @@ def _http(address: str | None) -> dict[str, str]:
 
 
 def _log_level(state: Session) -> dict[str, Any]:
+    """-v and -q as a setting, unless it is set outright."""
+    if "log.level" in state.overrides():
+        return {}
     if state.options.verbose:
         return {"log.level": "debug"}
     return {"log.level": "error"} if state.options.quiet else {}

@@ -103,9 +103,7 @@ class ControlGroups:
 def _below(group: str, top: str) -> PurePosixPath:
     """`group` as seen below a mount whose top is `top`; the top itself when the group lies outside of it."""
     path = PurePosixPath(group)
-    if ".." in path.parts or not path.is_relative_to(top):
-        return PurePosixPath()
-    return path.relative_to(top)
+    return path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
 
 
 def _memory_group(directory: Path, limit_name: str, usage_name: str, droppable_name: str) -> MemoryGroup | None:

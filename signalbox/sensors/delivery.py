@@ -20,7 +20,8 @@ from signalbox.telemetry.metrics import SENSOR_DROPPED
 
 log = get_logger(__name__)
 
-#: Small enough that little is published again after a failure, large enough to empty a full buffer in seconds.
+#: Large enough to empty a full buffer in seconds. After a failure batches start again at one signal, so that few are
+#: published twice, however often a broker takes signals without acknowledging them.
 _BATCH = 500
 #: A broker that acknowledges nothing for so long counts as away.
 _ACKNOWLEDGE_S = 5.0
@@ -49,6 +50,7 @@ class Delivery:
         self._wake = asyncio.Event()
         self._closing = False
         self._failures = 0
+        self._size = _BATCH
 
     def put(self, sensor: str, signals: Iterable[Signal[Any]]) -> None:
         """Buffer what a sensor said."""
@@ -65,7 +67,7 @@ class Delivery:
     async def run(self) -> None:
         """Deliver until closed and empty. Whatever goes wrong is logged and tried again, never raised."""
         while True:
-            batch = self.buffer.take(_BATCH)
+            batch = self.buffer.take(self._size)
             if batch:
                 await self._deliver(batch)
             elif self._closing:
@@ -80,8 +82,9 @@ class Delivery:
             await self._run_blocking(partial(self._send, batch))
         except Exception as error:  # a sensor process outlives whatever the broker does
             self.buffer.release()
+            self._size = 1
             self._failures += 1
-            if self._failures == 1:
+            if self._failures.bit_count() == 1:  # the 1st, 2nd, 4th, 8th, ... in a row: enough to know, not to drown
                 log.warning("the broker takes no signals; buffering", error=str(error), buffered=len(self.buffer))
             await asyncio.sleep(min(_BACKOFF_MAX_S, _BACKOFF_MIN_S * 2 ** min(self._failures - 1, 10)))
             return
@@ -89,6 +92,7 @@ class Delivery:
         if self._failures:
             log.info("the broker takes signals again", buffered=len(self.buffer), dropped=self.buffer.dropped.total())
         self._failures = 0
+        self._size = min(_BATCH, self._size * 2)
 
     def _send(self, batch: list[Signal[Any]]) -> None:
         if self._publisher is None:

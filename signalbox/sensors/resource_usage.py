@@ -39,7 +39,7 @@ def role(command: Sequence[str], name: str) -> str:
         return "-".join([*(flow or ["worker"]), *index])
     if "signalbox.sensors" in words:
         return "sensors"
-    if name == "tansu" or "kafka.Kafka" in words:
+    if name.startswith("tansu") or "kafka.Kafka" in words:
         return "broker"
     # Processes may rename themselves, and a subject may not hold control characters.
     return re.sub(r"[^A-Za-z0-9._-]", "_", name) or "unnamed"

@@ -7,6 +7,7 @@ once a second: that is how it knows that they run, that one is frozen, and how f
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,14 +26,15 @@ from signalbox.supervision.restarts import RestartPolicy
 from signalbox.telemetry.logs import get_logger
 from signalbox.telemetry.metrics import RESTARTS
 
-#: A running process that says nothing for so long is killed. A pause of a few seconds is not worth a restart.
-FROZEN_S = 15.0
 _POLL_S = 1.0
 _POLL_STARTING_S = 0.1
 _POLL_LISTENING_S = 0.02
 #: A process that is busy may be slow to answer; this leaves it several chances before it counts as frozen.
 _ANSWER_S = 3.0
 _LOOPBACK = "127.0.0.1"
+#: Below the ports that Linux (32768) and macOS (49152) give to outgoing connections: one of those could take an address
+#: between the moment it is chosen and the moment its worker listens there.
+_PORTS = range(20_000, 32_768)
 
 log = get_logger(__name__)
 
@@ -130,7 +132,9 @@ class ProcessGroup:
         try:
             while not self._stopping.is_set():
                 ended = await self._run_generation()
-                if ended not in (_STOP, _HOLD):
+                if ended is _HOLD:
+                    RESTARTS.labels(process=self.name, reason="held").inc()
+                elif ended is not _STOP:
                     await self._recover(ended)
                 await self._held()
         finally:
@@ -241,7 +245,7 @@ class ProcessGroup:
         now = self._clock.monotonic()
         if self.state is GroupState.RUNNING:
             silent = now - min(heard)
-            if silent > FROZEN_S:
+            if silent > self._settings.frozen_s:
                 who = f"{self.name}-{heard.index(min(heard))}"
                 self._settle(_Ended(reason="frozen", detail=f"{who} has not answered for {silent:.0f} s"))
         elif all(answer is not None and self._launch.is_running(answer) for answer in self.answers):
@@ -273,12 +277,16 @@ class ProcessGroup:
 
 
 def free_addresses(count: int) -> list[str]:
-    """So many distinct `127.0.0.1:PORT` that were free a moment ago."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((_LOOPBACK, 0))
-        return [f"{_LOOPBACK}:{one.getsockname()[1]}" for one in sockets]
+    """So many distinct `127.0.0.1:PORT` that nobody listens on."""
+    found: list[str] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_LOOPBACK, port))
+            found.append(f"{_LOOPBACK}:{port}")
+        if len(found) == count:
+            return found
+    msg = f"there are no {count} free ports between {_PORTS.start} and {_PORTS.stop} on {_LOOPBACK}"
+    raise SignalboxError(msg, hint="end what occupies them")
 
 
 async def _until_listening(child: ChildProcess, port: int) -> None:

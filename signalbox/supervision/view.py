@@ -122,8 +122,9 @@ class NodeView:
         for name, group in self.flows.items():
             limit_s = max(_STUCK_LEAST_S, _STUCK_EPOCHS * getattr(self.settings.flows, name).epoch_ms / 1000)
             age_s = epoch_age_s(group.answers)
-            if group.state is GroupState.RUNNING and age_s > limit_s:
-                yield f"{name} has closed no epoch for {age_s:.0f} s"
+            idle = lag_records(group.answers) == 0
+            if group.state is GroupState.RUNNING and age_s > limit_s and not idle:
+                yield f"{name} has closed no epoch for {age_s:.0f} s, and records wait"
 
 
 def lag_records(answers: Iterable[Any]) -> int | None:

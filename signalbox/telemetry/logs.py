@@ -152,11 +152,12 @@ class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _secret_values(settings: Settings) -> list[str]:
-    """The settings' secrets as they may stand in a line: as they are, and as JSON writes them."""
+    """The settings' secrets as they may stand in a line: as they are, as Python shows them, as JSON writes either."""
     values = [str(value) for name, value in settings.kafka.client.items() if _is_secret(name)]
     if settings.http.token is not None:
         values.append(settings.http.token.get_secret_value())
-    spelled = {form for value in values for form in (value, json.dumps(value)[1:-1])}
+    shown = {form for value in values for form in (value, repr(value)[1:-1])}
+    spelled = shown | {json.dumps(form)[1:-1] for form in shown}
     return sorted((form for form in spelled if len(form) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 

@@ -1,8 +1,8 @@
-"""Stands in for a child of the node: serves the inspection socket, notes what happens to it, and misbehaves on demand.
+"""Stands in for a child of the node: serves the inspection socket, notes what happens to it, misbehaves on demand.
 
-Called like a worker (`agents --index 0 [--addresses A,B]`) or, without arguments, like the sensor process. A file in the
-data directory asks for misbehaviour: `crash-NAME` (exit 1 at once), `refuse-NAME` (exit 3 at once), `hang-NAME` (ignore
-SIGTERM).
+Called like a worker (`agents --index 0 [--addresses A,B]`) or, without arguments, like the sensor process. A file in
+the data directory asks for misbehaviour: `crash-NAME` (exit 1 at once), `refuse-NAME` (exit 3 at once), `hang-NAME`
+(ignore SIGTERM), `mute-NAME` (do not answer).
 """
 
 import json
@@ -53,9 +53,12 @@ def main() -> int:
     handlers = {
         "status": lambda _: status,
         "agents": lambda params: [agent][: params["limit"]],
-        "agent": lambda params: {**agent, "state": {"n": 1}} if params["id"] == agent["agent_id"] else {"missing": True},
+        "agent": lambda params: (
+            {**agent, "state": {"n": 1}} if params["id"] == agent["agent_id"] else {"missing": True}
+        ),
     }
-    server = inspection.serve(inspection.socket_path(Path(data_dir), name), handlers)
+    mute = (data_dir / f"mute-{name}").exists()
+    server = inspection.serve(inspection.socket_path(Path(data_dir), name), {} if mute else handlers)
     while not stop.wait(3600):
         pass
     note("drained")

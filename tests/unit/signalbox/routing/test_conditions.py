@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
@@ -163,6 +164,7 @@ def test_answers_on_a_payload_model(condition: Condition, expected: bool) -> Non
         SimpleNamespace(reading=SimpleNamespace(celsius=17.5)),
         {"reading": Reading(celsius=17.5)},
         SimpleNamespace(reading={"celsius": 17.5}),
+        OrderedDict(reading=OrderedDict(celsius=17.5)),
     ],
     ids=lambda carrier: type(carrier).__name__,
 )

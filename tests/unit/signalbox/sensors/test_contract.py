@@ -41,6 +41,12 @@ def test_a_sensor_without_settings_has_its_defaults():
     assert door.settings == Door.Settings()
 
 
+def test_an_interval_that_is_not_set_is_the_sensors_own():
+    """Setting something else leaves it alone."""
+    [door] = build_sensors([Door], settings(door={"limit": 1}))
+    assert door.settings.interval_s == 10
+
+
 def test_a_disabled_sensor_is_not_made():
     """`enabled = false` switches it off, whatever else is set."""
     assert build_sensors([Door], settings(door={"enabled": False, "limit": 1})) == []

@@ -121,8 +121,8 @@ def test_a_late_arrival_is_published_again_under_the_same_id():
     run_virtual(scenario())
 
 
-def test_retries_become_rarer_but_never_stop():
-    """A broker that is away for an hour is asked some 720 times, not every 200 ms and not never."""
+def test_retries_become_rarer_but_never_stop(caplog):
+    """A broker that is away for an hour is asked some 720 times, and a dozen lines of the log tell of it."""
 
     async def scenario():
         broker = FakeBroker(up=False)
@@ -131,7 +131,49 @@ def test_retries_become_rarer_but_never_stop():
         delivery.put("s", signals(1))
         await asyncio.sleep(3600)
         assert 700 <= len(broker.publishers) <= 740
+        assert 8 <= len(caplog.records) <= 12
         running.cancel()
+
+    run_virtual(scenario())
+
+
+def test_after_an_outage_everything_is_as_before():
+    """The next outage is noticed as quickly as the first, and batches are large again."""
+
+    async def scenario():
+        broker = FakeBroker(up=False)
+        delivery = make_delivery(broker)
+        running = asyncio.create_task(delivery.run())
+        delivery.put("s", signals(2000))
+        await asyncio.sleep(3600)
+        broker.up = True
+        await asyncio.sleep(6)
+        assert broker.ids == names(2000)
+        broker.up, before = False, len(broker.publishers)
+        delivery.put("s", signals(2000, start=2000))
+        await asyncio.sleep(0.5)
+        assert len(broker.publishers) == before + 1
+        assert len(broker.publishers[before - 1].queue) == 500
+        broker.up = True
+        await finish(delivery, running)
+
+    run_virtual(scenario())
+
+
+def test_after_a_failure_a_single_signal_tries_the_broker():
+    """A broker that takes signals and never acknowledges them gets one again and again, not hundreds."""
+
+    async def scenario():
+        broker = FakeBroker(up=False)
+        broker.late = True
+        delivery = make_delivery(broker)
+        running = asyncio.create_task(delivery.run())
+        delivery.put("s", signals(100))
+        await asyncio.sleep(60)
+        assert broker.ids[100:] == names(1) * (len(broker.publishers) - 1)
+        broker.up = True
+        await finish(delivery, running)
+        assert broker.ids[-100:] == names(100)
 
     run_virtual(scenario())
 

@@ -97,7 +97,7 @@ def by_hand(monkeypatch):
         (["python", "-m", "flows.worker"], "python", "worker"),
         (["python", "-m", "flows.worker", "agents", "--index"], "python", "agents"),
         (["python", "-m", "signalbox.sensors"], "python", "sensors"),
-        (["/x/tansu", "broker", "--cluster-id", "c"], "tansu", "broker"),
+        (["/x/tansu-v0.6.0-510f3e2", "broker", "--cluster-id", "c"], "tansu-v0.6.0-510f3e2", "broker"),
         (["java", "-Xmx1g", "-cp", "x", "kafka.Kafka", "server.properties"], "java", "broker"),
         (["ffmpeg", "-i", "x"], "ffmpeg", "ffmpeg"),
         ([], "kworker/0:1 \x07", "kworker_0_1__"),

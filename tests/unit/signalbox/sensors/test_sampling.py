@@ -12,6 +12,7 @@ import pytest
 from schemas.signal import Signal
 from signalbox.sensors import SampleContext, Sensor
 from signalbox.sensors.sampling import SampleLimits, Sampler
+from signalbox.telemetry.metrics import CHILDREN
 from tests.unit.signalbox.sensors.virtual_time import START, LoopClock, run_virtual
 
 LIMITS = SampleLimits(signals=100, signal_bytes=10_000)
@@ -76,6 +77,23 @@ def test_a_sample_is_accepted_and_counted():
     assert harness.types == ["a", "b", "a", "b"]
     assert (harness.status.samples, harness.status.errors, harness.status.last_error) == (2, 0, None)
     assert harness.status.last_success == START.isoformat()
+
+
+def test_the_metrics_count_samples_and_errors():
+    """The catalogue's metrics follow the status, by sensor."""
+
+    class Measured(Scripted):
+        name = "measured"
+
+    attempts(Measured(["a"], OSError("gone"), ["b"]), count=3)
+    assert metric("samples_total") == 2
+    assert metric("errors_total") == 1
+    assert metric("collect_seconds_count") == 2
+    assert metric("last_success_timestamp_seconds") == START.timestamp()
+
+
+def metric(name):
+    return CHILDREN.get_sample_value(f"signalbox_sensor_{name}", {"sensor": "measured"})
 
 
 class PlainList(Sensor):
@@ -202,15 +220,17 @@ def test_the_deadline_of_a_fast_sensor_is_at_least_a_second():
 
 def test_a_thread_that_hangs_gets_no_second_one_and_its_late_signals_are_lost():
     """While a timed-out sample still runs no other begins; when it has ended, sampling goes on."""
-    release, running = threading.Event(), []
+    release, running, ended = threading.Event(), [], []
 
     class Hanging(Sensor):
         name = "hanging"
 
         def sample(self, context):
             running.append(threading.current_thread())
+            number = len(running)
             release.wait(10)
-            yield context.signal(f"a.{len(running)}")
+            yield context.signal(f"a.{number}")
+            ended.append(number)
 
     async def scenario():
         harness = Harness(Hanging(Sensor.Settings(timeout_s=0.05), "n1"))
@@ -226,6 +246,7 @@ def test_a_thread_that_hangs_gets_no_second_one_and_its_late_signals_are_lost():
 
     harness = asyncio.run(scenario())
     assert (harness.types, harness.status.errors, harness.status.samples) == (["a.2"], 2, 1)
+    assert ended == [2], "the late sample ended at its first signal"
 
 
 @pytest.mark.parametrize(

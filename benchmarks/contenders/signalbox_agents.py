@@ -1,0 +1,32 @@
+"""The job as a signalbox agent: what a user writes. `signalbox_worker` runs it."""
+
+from typing import Any
+
+from harness.job import ALERT_TYPE, SIGNAL_TYPE, THRESHOLD
+
+from schemas.signal import Signal
+from signalbox.agents import Agent, AgentState, Emit, on
+from signalbox.agents.directives import Directive
+from signalbox.app import App
+
+
+class SensorWatch(Agent):
+    """Watches one sensor and alerts when it exceeds the threshold."""
+
+    class State(AgentState):
+        count: int = 0
+        last: float = 0.0
+        maximum: float = 0.0
+
+    @on(SIGNAL_TYPE)
+    def reading(self, state: State, signal: Signal[Any]) -> Directive | None:
+        value = signal.data["value"]
+        state.count += 1
+        state.last = value
+        state.maximum = max(state.maximum, value)
+        if value > THRESHOLD:
+            return Emit(ALERT_TYPE, {"value": value, "count": state.count, "maximum": state.maximum})
+        return None
+
+
+app = App(agents=[SensorWatch])

@@ -1,0 +1,137 @@
+"""What a worker tells about itself: answers on its inspection socket, and its counters as Prometheus metrics.
+
+Both read from other threads than the engine's. They only look at numbers and at states in place, which are replaced
+and never changed.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client import Counter as Metric
+
+from flows.agents import NAME, AgentsFlow
+from signalbox.agents.records import Instance
+from signalbox.supervision.inspection import Handler
+from signalbox.telemetry import metrics
+
+_MOST_AGENTS = 10_000
+
+
+def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
+    """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`."""
+    groups, plan = flow.runtime.groups, flow.runtime.plan
+
+    def status(_: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "state": state["now"],
+            "flow": NAME,
+            "index": index,
+            "pid": pid,
+            "agents": sum(len(group) for group in list(groups.values())),
+            "positions": flow.source.hub.positions(),
+            "epoch_age_s": round(time.monotonic() - flow.runtime.stats.snapshot_at, 3),
+            "busy_s": round(flow.source.hub.busy_s, 3),
+            "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
+        }
+
+    def agents(params: dict[str, Any]) -> list[dict[str, Any]]:
+        prefix, limit = str(params.get("prefix", "")), min(int(params.get("limit", 100)), _MOST_AGENTS)
+        ids = sorted(one for group in list(groups.values()) for one in group if one.startswith(prefix))
+        return [_summary(instance) for one in ids[:limit] if (instance := _find(one)) is not None]
+
+    def agent(params: dict[str, Any]) -> dict[str, Any]:
+        instance = _find(str(params.get("id", "")))
+        if instance is None:
+            return {"missing": True}
+        timers = [
+            {"timer": name, "due_ms": timer.due_ms, "type": timer.type} for name, timer in instance.timers.items()
+        ]
+        state_now = msgspec.to_builtins(instance.state)
+        return {**_summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
+
+    def _find(agent_id: str) -> Instance | None:
+        for group in list(groups.values()):
+            if (instance := group.get(agent_id)) is not None:
+                return instance
+        return None
+
+    return {"status": status, "agents": agents, "agent": agent}
+
+
+def _summary(instance: Instance) -> dict[str, Any]:
+    return {
+        "agent_id": instance.agent_id,
+        "kind": instance.kind.name,
+        "status": "paused" if instance.paused else "running",
+        "processed": instance.processed,
+        "errors": instance.errors,
+    }
+
+
+class MetricsReporter(threading.Thread):
+    """Turns the counters of the hot path into metrics every `every_s` seconds."""
+
+    def __init__(self, flow: AgentsFlow, *, index: int, every_s: float) -> None:
+        super().__init__(name="metrics", daemon=True)
+        self._flow = flow
+        self._worker = f"{NAME}-{index}"
+        self._every_s = every_s
+        self._seen: dict[str, Counter[Any]] = {}
+        self._busy = (time.monotonic(), 0.0)
+        self._snapshot_bytes = 0
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            self.report()
+
+    def stop(self) -> None:
+        """Report once more and end."""
+        self._stopped.set()
+        self.report()
+
+    def report(self) -> None:
+        """Report what came since the last time."""
+        stats, hub = self._flow.runtime.stats, self._flow.sink.hub
+        self._add(metrics.SIGNALS_RECEIVED, "received", stats.received)
+        self._add(metrics.SIGNALS_ROUTED, "processed", stats.processed)
+        self._add(metrics.DLQ_MESSAGES, "dead_letters", stats.dead_letters)
+        self._add(metrics.AGENT_ERRORS, "failed", stats.failed)
+        self._add(metrics.AGENT_CONDITION_ERRORS, "condition_errors", stats.condition_errors)
+        self._add(metrics.KAFKA_PRODUCED, "produced", hub.produced)
+        self._add(metrics.KAFKA_REPLAY_SKIPPED, "skipped", hub.skipped)
+        for _, grown in self._grown("unmatched", stats.unmatched):
+            metrics.SIGNALS_UNMATCHED.inc(grown)
+        metrics.SNAPSHOT_BYTES.inc(stats.snapshot_bytes - self._snapshot_bytes)
+        self._snapshot_bytes = stats.snapshot_bytes
+        self._report_gauges()
+
+    def _report_gauges(self) -> None:
+        now, busy_s = time.monotonic(), self._flow.source.hub.busy_s
+        then, before = self._busy
+        self._busy = (now, busy_s)
+        if now > then:
+            metrics.WORKER_BUSY.labels(self._worker).set(min(1.0, (busy_s - before) / (now - then)))
+        per_kind: Counter[str] = Counter()
+        for group in list(self._flow.runtime.groups.values()):
+            per_kind.update(group.census)
+        for name, count in per_kind.items():
+            metrics.AGENT_KEYS.labels(name).set(count)
+        for part, (position, end) in self._flow.source.hub.positions().items():
+            topic, _, partition = part.rpartition("-")
+            if position is not None and end is not None:
+                metrics.KAFKA_LAG.labels(topic, partition).set(max(0, end - position))
+
+    def _add(self, metric: Metric, name: str, counts: Counter[Any]) -> None:
+        for labels, grown in self._grown(name, counts):
+            metric.labels(*(labels if isinstance(labels, tuple) else (labels,))).inc(grown)
+
+    def _grown(self, name: str, counts: Counter[Any]) -> list[tuple[Any, int]]:
+        now = Counter(dict(counts))
+        grown = now - self._seen.get(name, Counter())
+        self._seen[name] = now
+        return list(grown.items())

@@ -1,0 +1,140 @@
+"""One worker process of a flow: `python -m flows.worker agents --index 0`.
+
+SIGTERM and SIGINT drain: the sources end, everything is saved, and the process exits 0. Any other end is a crash, from
+which the next start goes on at the last snapshot. A supervisor passes settings in the environment.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import cluster_main
+
+from flows import agents
+from flows.reporting import MetricsReporter, handlers
+from signalbox.config import Settings, load_settings
+from signalbox.errors import SignalboxError
+from signalbox.supervision.inspection import serve, socket_path
+from signalbox.supervision.parent import die_with_parent
+from signalbox.telemetry import logs
+
+#: Files of the engine's recovery store, fixed for a data directory's whole life. Each costs a disk sync per epoch.
+RECOVERY_PARTITIONS = 4
+#: The hot path makes many short-lived objects that are no cycles; the collector's default would look at them for nothing.
+_GC_THRESHOLDS = (100_000, 20, 50)
+_DRAIN_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+
+log = structlog.get_logger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until drained; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    die_with_parent()
+    # Before any thread exists, so that all inherit it and only the one that waits for them gets these signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _DRAIN_SIGNALS)
+    name = f"{arguments.flow}-{arguments.index}"
+    try:
+        settings = load_settings()
+        logs.configure(settings, process=name)
+        run(settings, index=arguments.index, addresses=arguments.addresses)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must reach the log before the process ends
+        return _explain(error)
+    return 0
+
+
+def run(settings: Settings, *, index: int, addresses: list[str]) -> None:
+    """Run the agents flow as worker process `index`, alone or with those at `addresses`."""
+    flow = agents.build(settings)
+    state = {"now": "starting"}
+    _drain_on_signal(flow.drain, state)
+    recovery = _prepared(settings.node.data_dir / "recovery")
+    gc.set_threshold(*_GC_THRESHOLDS)
+    path = socket_path(settings.node.data_dir, f"{agents.NAME}-{index}")
+    reporter = MetricsReporter(flow, index=index, every_s=settings.telemetry.flush_s)
+    server = serve(path, handlers(flow, index=index, pid=os.getpid(), state=state))
+    reporter.start()
+    state["now"] = "running"
+    log.info("worker starts", flow=agents.NAME, index=index, workers=max(1, len(addresses)))
+    try:
+        cluster_main(
+            flow.dataflow,
+            addresses,
+            index,
+            epoch_interval=timedelta(milliseconds=settings.flows.agents.epoch_ms),
+            recovery_config=recovery,
+        )
+    finally:
+        reporter.stop()
+        server.close()
+    log.info("worker drained", flow=agents.NAME, index=index)
+
+
+def _prepared(directory: Path) -> RecoveryConfig:
+    """The engine's recovery store, made whole or not at all."""
+    engine = directory / "engine"
+    with _locked(directory):
+        if not engine.is_dir():
+            scratch = directory / "engine.new"
+            scratch.mkdir(exist_ok=True)
+            for leftover in scratch.iterdir():
+                leftover.unlink()
+            init_db_dir(scratch, RECOVERY_PARTITIONS)
+            scratch.rename(engine)
+    return RecoveryConfig(str(engine), backup_interval=timedelta(0))
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with (directory / "engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _drain_on_signal(drain: threading.Event, state: dict[str, str]) -> None:
+    """Wait for a signal in a thread of its own: the engine's main thread does not come back to Python in time."""
+
+    def wait() -> None:
+        signal.sigwait(_DRAIN_SIGNALS)
+        state["now"] = "draining"
+        drain.set()
+        signal.sigwait(_DRAIN_SIGNALS)
+        os._exit(130)
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+def _explain(error: BaseException) -> int:
+    """Log an error with its root, and give the exit code of the first of our own in its chain."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SignalboxError):
+            log.error("worker stops", error=str(cause), hint=cause.hint)
+            return cause.exit_code
+        cause = cause.__cause__ or cause.__context__
+    log.error("worker crashes", exc_info=error)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flows.worker", description="One worker process of a flow.")
+    parser.add_argument("flow", choices=[agents.NAME])
+    parser.add_argument("--index", type=int, default=0, help="number of this process, from 0")
+    parser.add_argument(
+        "--addresses", type=lambda text: text.split(","), default=[], help="HOST:PORT of all processes, by index"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
