@@ -120,8 +120,6 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         self._snapshots_since_base += 1
         if self._snapshots_since_base == _KEEP_SNAPSHOTS:
             self._runtime.store.forget_others(group.key, self._pieces)
-        stats.snapshots += 1
-        stats.snapshot_at = time.monotonic()
         stats.snapshot_s += time.perf_counter() - began
         return _encode(_Snapshot(SNAPSHOT_VERSION, group.key, list(self._pieces)))
 

@@ -4,6 +4,7 @@ Both read from other threads than the engine's. They only look at numbers and at
 and never changed.
 """
 
+import heapq
 import threading
 import time
 from collections import Counter
@@ -33,15 +34,15 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
             "pid": pid,
             "agents": sum(len(group) for group in list(groups.values())),
             "positions": flow.source.hub.positions(),
-            "epoch_age_s": round(time.monotonic() - flow.runtime.stats.snapshot_at, 3),
+            "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
             "busy_s": round(flow.source.hub.busy_s, 3),
             "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
         }
 
     def agents(params: dict[str, Any]) -> list[dict[str, Any]]:
         prefix, limit = str(params.get("prefix", "")), min(int(params.get("limit", 100)), _MOST_AGENTS)
-        ids = sorted(one for group in list(groups.values()) for one in group if one.startswith(prefix))
-        return [_summary(instance) for one in ids[:limit] if (instance := _find(one)) is not None]
+        ids = heapq.nsmallest(limit, (one for group in list(groups.values()) for one in group if one.startswith(prefix)))
+        return [_summary(instance) for one in ids if (instance := _find(one)) is not None]
 
     def agent(params: dict[str, Any]) -> dict[str, Any]:
         instance = _find(str(params.get("id", "")))
@@ -82,7 +83,7 @@ class MetricsReporter(threading.Thread):
         self._every_s = every_s
         self._seen: dict[str, Counter[Any]] = {}
         self._busy = (time.monotonic(), 0.0)
-        self._snapshot_bytes = 0
+        self._saved = (0, 0.0)
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -98,7 +99,7 @@ class MetricsReporter(threading.Thread):
         """Report what came since the last time."""
         stats, hub = self._flow.runtime.stats, self._flow.sink.hub
         self._add(metrics.SIGNALS_RECEIVED, "received", stats.received)
-        self._add(metrics.SIGNALS_ROUTED, "processed", stats.processed)
+        self._add_processed()
         self._add(metrics.DLQ_MESSAGES, "dead_letters", stats.dead_letters)
         self._add(metrics.AGENT_ERRORS, "failed", stats.failed)
         self._add(metrics.AGENT_CONDITION_ERRORS, "condition_errors", stats.condition_errors)
@@ -106,8 +107,10 @@ class MetricsReporter(threading.Thread):
         self._add(metrics.KAFKA_REPLAY_SKIPPED, "skipped", hub.skipped)
         for _, grown in self._grown("unmatched", stats.unmatched):
             metrics.SIGNALS_UNMATCHED.inc(grown)
-        metrics.SNAPSHOT_BYTES.inc(stats.snapshot_bytes - self._snapshot_bytes)
-        self._snapshot_bytes = stats.snapshot_bytes
+        saved, spent = self._saved
+        self._saved = (stats.snapshot_bytes, stats.snapshot_s)
+        metrics.SNAPSHOT_BYTES.inc(stats.snapshot_bytes - saved)
+        metrics.SNAPSHOT_SECONDS.inc(stats.snapshot_s - spent)
         self._report_gauges()
 
     def _report_gauges(self) -> None:
@@ -116,6 +119,7 @@ class MetricsReporter(threading.Thread):
         self._busy = (now, busy_s)
         if now > then:
             metrics.WORKER_BUSY.labels(self._worker).set(min(1.0, (busy_s - before) / (now - then)))
+        metrics.SNAPSHOT_LAST_SUCCESS.set(time.time() - (now - self._flow.source.hub.epoch_at))
         per_kind: Counter[str] = Counter()
         for group in list(self._flow.runtime.groups.values()):
             per_kind.update(group.census)
@@ -125,6 +129,16 @@ class MetricsReporter(threading.Thread):
             topic, _, partition = part.rpartition("-")
             if position is not None and end is not None:
                 metrics.KAFKA_LAG.labels(topic, partition).set(max(0, end - position))
+
+    def _add_processed(self) -> None:
+        stats = self._flow.runtime.stats
+        failed: Counter[str] = Counter()
+        for (agent, _), count in list(stats.failed.items()):
+            failed[agent] += count
+        succeeded = Counter(dict(stats.processed)) - failed
+        for status, counts in (("ok", succeeded), ("error", failed)):
+            for agent, grown in self._grown(f"processed {status}", counts):
+                metrics.AGENT_PROCESSED.labels(agent, status).inc(grown)
 
     def _add(self, metric: Metric, name: str, counts: Counter[Any]) -> None:
         for labels, grown in self._grown(name, counts):

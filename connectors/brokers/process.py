@@ -184,7 +184,7 @@ class ProcessBroker(ABC):
 
 def free_port() -> int:
     """A port of the loopback that nobody listens on just now."""
-    for port in random.SystemRandom().sample(_PORTS, 200):
+    for port in random.SystemRandom().sample(_PORTS, min(len(_PORTS), 200)):
         if _is_free(port):
             return port
     msg = f"no free port between {_PORTS.start} and {_PORTS.stop}"

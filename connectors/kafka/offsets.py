@@ -30,6 +30,8 @@ def end_offsets(
         Unreachable: the broker did not answer for all of them in time.
         NotFound: there is no such partition.
     """
+    if not partitions:
+        return {}
     last_error = LastError()
     with translating(settings, "find where the topics end", last_error):
         consumer = Consumer(_probe_config(settings, last_error))

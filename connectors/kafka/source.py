@@ -91,6 +91,8 @@ class ConsumerHub:
         self._mirrored_at = 0.0
         self.busy_s = 0.0
         """Seconds the worker spent on records since the start."""
+        self.epoch_at = time.monotonic()
+        """When an epoch last ended; an idle flow ends epochs too."""
         self._handed_at: float | None = None
 
     def register(self, part: "_Partition") -> None:
@@ -230,6 +232,7 @@ class _Partition(StatefulSourcePartition[RecordBatch, int]):
 
     def snapshot(self) -> int:
         self.saved = self.position
+        self._hub.epoch_at = time.monotonic()
         return self.position
 
     def close(self) -> None:

@@ -1,6 +1,5 @@
 """Counters that the hot path bumps as plain numbers; whoever runs the groups turns them into metrics now and then."""
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -19,9 +18,5 @@ class Stats:
     condition_errors: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[str] = field(default_factory=Counter)
     """By reason."""
-    snapshots: int = 0
-    """Snapshots of key groups taken."""
-    snapshot_at: float = field(default_factory=time.monotonic)
-    """Monotonic time of the latest one."""
     snapshot_bytes: int = 0
     snapshot_s: float = 0.0

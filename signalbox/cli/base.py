@@ -92,6 +92,8 @@ class Root(_SectionsMixin, TyperGroup):
                 self.invoke(ctx)
             sys.stdout.flush()
             code = 0
+        except SystemExit:  # the answer to a shell that asks for its completion
+            raise
         except BaseException as error:  # the end of the line: everything becomes an exit code
             code = exit_code(error, verbose=state.options.verbose > 0)
         sys.exit(code)

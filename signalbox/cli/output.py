@@ -1,7 +1,7 @@
 """Data on stdout: tables for people, JSON and YAML for programs.
 
-`json` is one document, `jsonl` one object per line as they come, `yaml` one document, `none` nothing. A table is cut to
-the width of a terminal and never cut elsewhere. Messages for people are no business of this module: they go to stderr.
+`json` is one document, `jsonl` one object per line as they come, `yaml` one document, `none` nothing. A table is wrapped
+to the width of a terminal, and left as wide as it is elsewhere. Messages for people are no business of this module: they go to stderr.
 """
 
 import io
@@ -157,7 +157,7 @@ def _table(rows: Sequence[Row], columns: Sequence[str], *, heads: bool = True) -
     from rich.text import Text
 
     names = columns or (list(rows[0]) if rows else [])
-    table = Table(box=None, show_header=heads, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, show_header=heads, pad_edge=False, padding=(0, 2, 0, 0), header_style="none")
     for name in names:
         numeric = bool(rows) and all(isinstance(row.get(name), int | float | None) for row in rows)
         table.add_column(name.upper(), justify="right" if numeric else "left", overflow="fold")

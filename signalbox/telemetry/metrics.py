@@ -19,27 +19,17 @@ CHILDREN = CollectorRegistry(auto_describe=False)
 #: Metrics that only the supervisor changes.
 SUPERVISOR = CollectorRegistry(auto_describe=False)
 
-_FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 # Signals on their way through a flow.
 SIGNALS_RECEIVED = Counter("signalbox_signals_received", "Records taken from a topic.", ["topic"], registry=CHILDREN)
-SIGNALS_ROUTED = Counter(
-    "signalbox_signals_routed",
-    "Signals handed to agents of a class; one signal may go to several.",
-    ["agent"],
-    registry=CHILDREN,
-)
 SIGNALS_UNMATCHED = Counter("signalbox_signals_unmatched", "Signals that no route wanted.", registry=CHILDREN)
-SIGNAL_DECODE_ERRORS = Counter(
-    "signalbox_signal_decode_errors", "Records that are not a valid signal.", ["reason"], registry=CHILDREN
-)
 DLQ_MESSAGES = Counter("signalbox_dlq_messages", "Records written to dead-letters.", ["reason"], registry=CHILDREN)
 
 # Agents.
 AGENT_PROCESSED = Counter(
     "signalbox_agent_processed",
-    "Signals handled by agents; status is ok or error.",
+    "Signals handled by agents; status is ok, or error if a handler failed. One signal may go to several agents.",
     ["agent", "status"],
     registry=CHILDREN,
 )
@@ -59,9 +49,6 @@ AGENT_KEYS = Gauge(
     multiprocess_mode="livesum",
     registry=CHILDREN,
 )
-AGENT_PROCESSING = Histogram(
-    "signalbox_agent_processing_seconds", "Time to handle one batch of one key group.", buckets=_FAST, registry=CHILDREN
-)
 
 # Kafka.
 KAFKA_LAG = Gauge(
@@ -80,17 +67,9 @@ KAFKA_REPLAY_SKIPPED = Counter(
     ["topic"],
     registry=CHILDREN,
 )
-KAFKA_PRODUCE_ERRORS = Counter(
-    "signalbox_kafka_produce_errors", "Failed deliveries, by error code.", ["topic", "code"], registry=CHILDREN
-)
 
 # Recovery and load of the workers.
-SNAPSHOT_DURATION = Histogram(
-    "signalbox_snapshot_duration_seconds",
-    "Time to encode the state of one key group.",
-    buckets=_FAST,
-    registry=CHILDREN,
-)
+SNAPSHOT_SECONDS = Counter("signalbox_snapshot_seconds", "Time spent saving state.", registry=CHILDREN)
 SNAPSHOT_BYTES = Counter("signalbox_snapshot_bytes", "Bytes of state given to recovery.", registry=CHILDREN)
 SNAPSHOT_LAST_SUCCESS = Gauge(
     "signalbox_snapshot_last_success_timestamp_seconds",
@@ -105,9 +84,6 @@ WORKER_BUSY = Gauge(
     multiprocess_mode="livemostrecent",
     registry=CHILDREN,
 )
-
-# Alerts.
-ALERTS = Counter("signalbox_alerts", "Alerts raised.", ["severity"], registry=CHILDREN)
 
 # Sensors.
 SENSOR_SAMPLES = Counter("signalbox_sensor_samples", "Readings taken.", ["sensor"], registry=CHILDREN)

@@ -311,6 +311,12 @@ class TestAdmin:
             (3, None, 0, None),
         ]
 
+    def test_no_topics_have_no_ends_and_no_lag(self, admin: KafkaAdmin) -> None:
+        """Asking about nothing gives nothing, not an error."""
+        assert admin.lag("group", []) == []
+        assert admin.max_message_bytes([]) == {}
+        assert admin.ensure_topics([], partitions=1, replication=1) == []
+
     def test_lag_of_an_unknown_topic_is_not_found(self, settings: KafkaSettings, admin: KafkaAdmin) -> None:
         """Asking for the lag on a topic that is not there says so."""
         with pytest.raises(NotFound, match="there is no topic"):

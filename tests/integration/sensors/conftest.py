@@ -14,7 +14,8 @@ import pytest
 from schemas.signal import Signal, decode
 from signalbox import plugins
 from signalbox.config import Settings, resolved_environment
-from signalbox.errors import ConfigError
+from signalbox.errors import ConfigError, Unreachable
+from signalbox.supervision import inspection
 from signalbox.supervision.parent import PARENT_VARIABLE
 
 TOPIC = "signals"
@@ -84,6 +85,10 @@ class SensorProcess:
                 [sys.executable, "-m", "signalbox.sensors"], env=environment, stderr=errors, stdin=subprocess.DEVNULL
             )
 
+    def status(self) -> dict[str, Any]:
+        """What its inspection socket answers; empty while it is not ready."""
+        return ask_status(self.data_dir)
+
     def terminate(self, *, timeout_s: float = 30) -> int:
         """SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -96,6 +101,14 @@ class SensorProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def ask_status(data_dir: Path) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = inspection.ask(inspection.socket_path(data_dir, "sensors"), "status")
+    except Unreachable:
+        return {}
+    return answer
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from schemas.payloads.health import ResourceUsage, SystemHealth
 from signalbox.config import resolved_environment
 from signalbox.supervision import inspection
 from signalbox.supervision.parent import PARENT_VARIABLE
+from tests.integration.sensors.conftest import ask_status
 from tests.support.eventually import eventually
 
 #: Fast, so that a test takes seconds; the machine under test may be busy, so thresholds play no part.
@@ -47,21 +48,15 @@ app = SimpleNamespace(sensors=[Hanging, Failing])
 def test_readings_of_this_machine_reach_the_broker(broker, start_sensors, tmp_path):
     """Both shipped sensors read plausible values here, the status says so, and SIGTERM ends the process with 0."""
     sensors = start_sensors(broker.settings(tmp_path / "data", sensors=SENSORS))
-    socket = inspection.socket_path(sensors.data_dir, "sensors")
-    eventually(socket.exists, timeout_s=30)
-
-    def status():
-        found = inspection.ask(socket, "status")
-        return found if all(sensor["samples"] >= 3 for sensor in found.values()) else None
-
-    found = eventually(status, timeout_s=30)
+    eventually(lambda: [each["samples"] >= 3 for each in sensors.status().values()] == [True, True], timeout_s=30)
+    found = sensors.status()
     assert found.keys() == {"system_health", "resource_usage"}
     for sensor in found.values():
         assert (sensor["errors"], sensor["dropped"], sensor["last_error"], sensor["interval_s"]) == (0, 0, None, 0.3)
         assert sensor["last_success"]
 
     assert sensors.terminate() == 0
-    assert not socket.exists()
+    assert not inspection.socket_path(sensors.data_dir, "sensors").exists()
     arrived = broker.signals()
     health = [signal for signal in arrived if signal.type.startswith("system.health.")]
     assert len(health) >= 3
@@ -86,15 +81,14 @@ def test_it_starts_without_a_broker_and_delivers_when_there_is_one(broker, start
     """A broker that comes later gets what was sampled before it came."""
     broker.stop()
     sensors = start_sensors(broker.settings(tmp_path / "data", sensors=SENSORS))
-    socket = inspection.socket_path(sensors.data_dir, "sensors")
-    eventually(socket.exists, timeout_s=30)
-    eventually(lambda: inspection.ask(socket, "status")["system_health"]["samples"] >= 5, timeout_s=30)
-    first = eventually(lambda: inspection.ask(socket, "status")["system_health"]["last_success"])
+    eventually(sensors.status, timeout_s=30)
+    eventually(lambda: sensors.status()["system_health"]["samples"] >= 5, timeout_s=30)
+    before = sensors.status()["system_health"]["last_success"]
     broker.restart()
     assert sensors.terminate() == 0
     health = [signal for signal in broker.signals() if signal.type.startswith("system.health.")]
     assert len({signal.id for signal in health}) >= 5
-    assert min(signal.time for signal in health).isoformat() < first
+    assert min(signal.time for signal in health).isoformat() < before
 
 
 def test_a_hanging_and_a_failing_sensor_hold_up_nothing(broker, start_sensors, tmp_path):
@@ -107,11 +101,10 @@ def test_a_hanging_and_a_failing_sensor_hold_up_nothing(broker, start_sensors, t
         supervision={"drain_timeout_s": 5},
     )
     sensors = start_sensors(settings, python_path=tmp_path)
-    socket = inspection.socket_path(sensors.data_dir, "sensors")
-    eventually(socket.exists, timeout_s=30)
+    eventually(sensors.status, timeout_s=30)
 
     def both_reported():
-        status = inspection.ask(socket, "status")
+        status = sensors.status()
         return status["failing"]["samples"] >= 2 and status["failing"]["errors"] and status["hanging"]["errors"] >= 2
 
     eventually(both_reported, timeout_s=30)
@@ -149,7 +142,7 @@ def test_it_dies_with_its_supervisor(broker, tmp_path):
         assert supervisor.stdout is not None
         child = psutil.Process(int(supervisor.stdout.readline()))
         try:
-            eventually(inspection.socket_path(settings.node.data_dir, "sensors").exists, timeout_s=30)
+            eventually(lambda: ask_status(settings.node.data_dir), timeout_s=30)
             supervisor.send_signal(signal.SIGKILL)
             supervisor.wait()
             eventually(lambda: gone(child), timeout_s=5)

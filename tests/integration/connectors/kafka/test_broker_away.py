@@ -1,6 +1,5 @@
 """Clients of a broker that is down, frozen, restarted or not what it seems."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,31 +157,6 @@ def test_a_reading_does_not_wait_for_a_broker_that_went_away(broker: EmbeddedBro
     broker.kill()
     with within(10), pytest.raises(Unreachable):
         list(records)
-
-
-def test_following_outlives_a_restart(broker: EmbeddedBroker) -> None:
-    """A followed reading goes on when the broker comes back, even though it lost everything meanwhile."""
-    settings = KafkaSettings(bootstrap=broker.start())
-    admin(settings).ensure_topics(["x"], partitions=1, replication=1)
-    stop = threading.Event()
-    records = KafkaReader(settings).read(["x"], start="start", follow=True, timeout_s=60, stop=stop.is_set)
-    seen: list[str] = []
-    reading = threading.Thread(target=lambda: seen.extend(decode(record.value).id for record in records))
-    reading.start()
-    broker.kill()
-    broker.start(port=int(settings.bootstrap.rpartition(":")[2]))
-    admin(settings).ensure_topics(["x"], partitions=1, replication=1)
-
-    def arrived() -> bool:
-        publish(settings)
-        return bool(seen) or not reading.is_alive()
-
-    try:
-        eventually(arrived, timeout_s=20)
-    finally:
-        stop.set()
-        reading.join(10)
-    assert not reading.is_alive()
 
 
 @pytest.mark.kafka

@@ -202,3 +202,12 @@ def test_version_option_names_the_program() -> None:
 def test_no_colour_unless_on_a_terminal(bare_cli: Cli, words: tuple[str, ...]) -> None:
     """What is not written to a terminal holds no escape sequences."""
     assert "\x1b" not in bare_cli(*words).output
+
+
+def test_shells_can_complete() -> None:
+    """Shells are given a script for completion, which asks for the commands and options that fit."""
+    script = CliRunner().invoke(app, ["--show-completion", "bash"])
+    assert (script.exit_code, "_SIGNALBOX_COMPLETE" in script.stdout) == (0, True)
+    env = {"_SIGNALBOX_COMPLETE": "complete_bash", "COMP_WORDS": "signalbox topic tail --boot", "COMP_CWORD": "3"}
+    asked = CliRunner().invoke(app, [], env=env)
+    assert (asked.exit_code, asked.stdout.split()) == (0, ["--bootstrap"])

@@ -15,7 +15,7 @@ import os
 from signalbox.telemetry import metrics as m
 m.SIGNALS_RECEIVED.labels(topic="signals").inc({signals})
 m.AGENT_KEYS.labels(agent="task_agent").set({keys})
-m.AGENT_PROCESSING.observe(0.003)
+m.SENSOR_COLLECT.labels("cpu").observe(0.003)
 m.SNAPSHOT_LAST_SUCCESS.set({at})
 m.KAFKA_LAG.labels(topic="signals", partition="0").set({keys})
 print(os.getpid())
@@ -56,8 +56,8 @@ def test_children_are_summed_and_the_dead_keep_counting(tmp_path: Path) -> None:
     both = _samples(exposition)
     assert both["signalbox_signals_received_total,topic=signals"] == 15
     assert both["signalbox_agent_keys,agent=task_agent"] == 7
-    assert both["signalbox_agent_processing_seconds_count"] == 2
-    assert both["signalbox_agent_processing_seconds_bucket,le=0.005"] == 2
+    assert both["signalbox_sensor_collect_seconds_count,sensor=cpu"] == 2
+    assert both["signalbox_sensor_collect_seconds_bucket,le=0.005,sensor=cpu"] == 2
     assert both["signalbox_snapshot_last_success_timestamp_seconds"] == 200.0
     assert both["signalbox_kafka_consumer_lag_records,partition=0,topic=signals"] == 4
     assert both["signalbox_ready"] == 1
@@ -71,8 +71,8 @@ def test_children_are_summed_and_the_dead_keep_counting(tmp_path: Path) -> None:
     exposition.retire(second)
     none = _samples(exposition)
     assert none["signalbox_signals_received_total,topic=signals"] == 15
-    assert none["signalbox_agent_processing_seconds_count"] == 2
-    assert none["signalbox_agent_processing_seconds_bucket,le=0.005"] == 2
+    assert none["signalbox_sensor_collect_seconds_count,sensor=cpu"] == 2
+    assert none["signalbox_sensor_collect_seconds_bucket,le=0.005,sensor=cpu"] == 2
     assert none["signalbox_snapshot_last_success_timestamp_seconds"] == 200.0
     assert "signalbox_agent_keys,agent=task_agent" not in none
 
