@@ -19,18 +19,9 @@ from harness.contender import BENCHMARKS, CONTENDERS, Contender, Place
 from harness.job import Expected, Job, expected_alerts
 from harness.profiling import Profiler
 from harness.running import Observer, Run, run_once
-from harness.topics import Topics
+from harness.topics import OUTPUTS, SINK, SOURCE, Topics
 from rich.console import Console
 
-from signalbox.config import TOPICS
-
-PREFIX = "bench-"
-SOURCE = f"{PREFIX}signals"
-SINK = f"{PREFIX}alerts"
-#: Every contender gets the topics that signalbox needs, so that all run on the same broker state.
-_OUTPUTS = [f"{PREFIX}{name}" for name in TOPICS if name != "signals"]
-#: Quix Streams names its own topics so.
-_FOREIGN_PREFIX = f"changelog__{PREFIX}"
 _QUICK = 100_000
 
 
@@ -49,22 +40,16 @@ class Bench:
 
     def run(self, contender: Contender, directory: Path, observer: Observer | None = None) -> Run:
         """One run in a directory of its own."""
-        self.clear()
-        self._topics.create(*_OUTPUTS, append_time=True)
+        self._topics.clear(keep=SOURCE)
+        self._topics.create(*OUTPUTS, append_time=True)
         place = Place(bootstrap=self._topics.bootstrap, source=SOURCE, sink=SINK, directory=directory)
         return run_once(
             contender, place, self._expected, signals=self._job.signals, limit_s=self._limit_s, observer=observer
         )
 
-    def clear(self) -> None:
-        """Delete every topic of earlier runs but the input."""
-        names = self._topics.names(PREFIX) + self._topics.names(_FOREIGN_PREFIX)
-        self._topics.delete(name for name in names if name != SOURCE)
-
     def remove(self) -> None:
-        """Delete the input as well."""
-        self.clear()
-        self._topics.delete([SOURCE])
+        """Delete the input and the last output."""
+        self._topics.clear()
 
 
 def main(
@@ -99,7 +84,7 @@ def main(
             bench.remove()
     table = results.rows(done, job.signals)
     title = f"{job.signals:,} signals, medians of {runs}, commit {circumstances['commit']}"
-    Console().print(results.render(table, title))
+    results.console().print(results.render(table, title))
     content = {"broker": broker.kind, "signals": job.signals, **results.as_json(table, done)}
     progress.print(f"written to {results.write('throughput', content, circumstances, output)}")
     if not circumstances["quiet"]:

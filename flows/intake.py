@@ -66,7 +66,7 @@ class Intake:
         return out
 
     def _sort(self, batch: RecordBatch, groups: dict[str, list[Delivery]], refused: list[Outgoing]) -> None:
-        targets, limit = self._plan.targets, self._limits.signal_bytes
+        known, limit = self._plan.known_targets, self._limits.signal_bytes
         for message in batch.messages:
             value = message.value()
             try:
@@ -80,12 +80,14 @@ class Intake:
             except _Refused as error:
                 refused.append(self._refuse(message, error.reason, str(error)))
                 continue
-            kinds = targets(signal.type)
+            kinds = known.get(signal.type)
+            if kinds is None:
+                kinds = self._plan.targets(signal.type)
             if not kinds:
                 self._unhandled(signal, message, refused)
                 continue
             for kind in kinds:
-                place = kind.place(signal.subject, signal.id)
+                place = kind.places.get(signal.subject) or kind.place(signal.subject, signal.id)
                 if place is None:
                     reason = f"{kind.name} has one agent per subject, and the signal has no subject"
                     refused.append(self._refuse(message, "missing_subject", reason, signal))

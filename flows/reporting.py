@@ -51,7 +51,7 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
         timers = [
             {"timer": name, "due_ms": timer.due_ms, "type": timer.type} for name, timer in instance.timers.items()
         ]
-        state_now = msgspec.to_builtins(instance.state)
+        state_now = msgspec.to_builtins(instance.committed())
         return {**_summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
 
     def _find(agent_id: str) -> Instance | None:

@@ -81,6 +81,7 @@ class Signal(
     kw_only=True,
     omit_defaults=True,
     forbid_unknown_fields=True,
+    gc=False,  # holds no cycles; the collector need not look at a million of them
     tag_field="specversion",
     tag=SPEC_VERSION,
 ):

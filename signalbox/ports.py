@@ -93,7 +93,7 @@ class Reader(Protocol):
         timeout_s: float | None,
         stop: Callable[[], bool] | None = None,
     ) -> Iterator[Record]:
-        """Yield records from `start` ("start", "now" or a time).
+        """Yield records from `start` ("start", "now" or a time). Where to begin is settled before this returns.
 
         With `follow`, waits for more until `timeout_s` passes or `stop()` turns true; without, ends at what was the
         end of every partition when reading began.

@@ -10,7 +10,6 @@ from typing import Any
 
 from schemas.control import AgentControl, AgentSpawn
 from schemas.signal import Signal, decode, encode, new_signal
-from signalbox.agents.contract import AgentState
 from signalbox.agents.dead_letters import DEAD_LETTERS
 from signalbox.agents.group import CONTROL, AgentGroup, Delivery
 from signalbox.agents.plan import Plan, topic_router
@@ -123,8 +122,7 @@ class Harness:
         if instance is None:
             msg = f"there is no agent {agent_id!r}"
             raise NotFound(msg, hint=f"there are: {', '.join(self.agents()) or 'none'}")
-        state: AgentState = instance.state
-        return state
+        return instance.committed()
 
     def _group(self, key: str) -> AgentGroup:
         return AgentGroup(key, self._plan, self._topics, settings=self.settings, clock=self.clock, stats=self.stats)

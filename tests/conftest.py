@@ -10,8 +10,15 @@ import pytest
 
 from connectors.brokers.apache import ApacheKafka
 from connectors.brokers.embedded import EmbeddedBroker
-from signalbox.errors import ConfigError
-from tests.support.kafka import BrokerUnderTest, KafkaProvider, LocalProvider, RemoteProvider, unique_prefix
+from signalbox.errors import ConfigError, Unreachable
+from tests.support.kafka import (
+    BrokerUnderTest,
+    KafkaProvider,
+    LocalProvider,
+    RemoteProvider,
+    Unavailable,
+    unique_prefix,
+)
 
 _PROVIDER = pytest.StashKey[KafkaProvider]()
 _SOCKET = "signalbox_kafka_socket"
@@ -46,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if wanted and not session.config.option.collectonly:
         try:
             session.config.stash[_PROVIDER].prepare()
-        except ConfigError:
+        except Unavailable:
             return  # the fixture says so, test by test
 
 
@@ -54,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if _SKIPPED in str(report.longrepr)]
     if skipped:
         terminalreporter.write_line(
-            f"kafka: {len(skipped)} tests were skipped ({_description(terminalreporter.config)})"
+            f"kafka: {len(skipped)} tests were skipped; Apache Kafka: {_description(terminalreporter.config)}"
         )
 
 
@@ -82,7 +89,7 @@ def kafka(pytestconfig: pytest.Config) -> BrokerUnderTest:
     """The Apache Kafka of this run, shared by all its tests. Mark them with `@pytest.mark.kafka`."""
     try:
         return BrokerUnderTest(pytestconfig.stash[_PROVIDER].bootstrap(), "kafka")
-    except ConfigError as error:
+    except Unavailable as error:
         pytest.skip(f"{_SKIPPED}{error}")
 
 
@@ -92,7 +99,7 @@ def own_kafka(tmp_path: Path) -> Iterator[ApacheKafka]:
     broker = ApacheKafka(tmp_path)
     try:
         broker.prepare()
-    except ConfigError as error:
+    except (ConfigError, Unreachable) as error:
         pytest.skip(f"{_SKIPPED}{error}")
     yield broker
     broker.kill()

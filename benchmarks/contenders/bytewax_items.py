@@ -3,7 +3,7 @@
 Source: the Bytewax 0.21 documentation of `bytewax.connectors.kafka`, `bytewax.operators` and recovery.
 
 * `KafkaSource` with `batch_size=10_000`; its default of 1000 is "a suitable starting point" and was slower here.
-  `KafkaSink` for the output.
+  `fetch.queue.backoff.ms` as in `plain`. `KafkaSink` for the output.
 * `map` to decode, `filter` by the pattern table, `key_on` the subject, `stateful_map`, `filter_value`, `map`.
 * JSON through msgspec with the same typed struct as `plain`; Bytewax leaves the decoder to its user.
 * Recovery on, one partition, a snapshot each second (`-s 1`), which is what signalbox is measured with.
@@ -52,7 +52,10 @@ def build_flow(orders: Orders) -> Dataflow:
     """The dataflow."""
     routes = PatternTable()
     flow = Dataflow("bench")
-    records = op.input("signals", flow, kafka.KafkaSource([orders.bootstrap], [orders.source], batch_size=10_000))
+    source = kafka.KafkaSource(
+        [orders.bootstrap], [orders.source], batch_size=10_000, add_config={"fetch.queue.backoff.ms": "5"}
+    )
+    records = op.input("signals", flow, source)
     readings = op.map("decode", records, lambda record: _decode(record.value))
     routed = op.filter("route", readings, lambda reading: routes[reading.type] == "reading")
     keyed = op.key_on("subject", routed, lambda reading: reading.subject)

@@ -6,6 +6,7 @@ and serialization.
 * JSON by the built-in deserializer and serializer (orjson inside); state is one list per key in RocksDB, the only store.
 * `commit_interval=1.0`: a checkpoint each second, as signalbox snapshots. `processing_guarantee` is the default,
   at-least-once.
+* `fetch.queue.backoff.ms` as in `plain`; its own default is 100.
 * `use_changelog_topics=False`: state then survives on local disk, as Bytewax's and signalbox's does, and not on Kafka.
   The default, True, costs one more record per signal and was slower.
 * The messages keep their key, so no `group_by` (a repartition topic) is needed.
@@ -58,6 +59,7 @@ def build_app(orders: Orders) -> Application:
         consumer_group=orders.group,
         auto_offset_reset="earliest",
         commit_interval=1.0,
+        consumer_extra_config={"fetch.queue.backoff.ms": 5},
         state_dir=orders.state_dir,
         use_changelog_topics=False,
         loglevel="WARNING",

@@ -9,11 +9,13 @@ from typing import Any
 
 from harness.contender import BENCHMARKS
 from harness.running import Run
+from rich.console import Console
 from rich.table import Table
 
 BASELINE = "plain"
 SUBJECT = "signalbox"
 RESULTS = BENCHMARKS / "results"
+_WIDTH = 150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,12 @@ def render(table: Sequence[Row], title: str) -> Table:
             "right" if row.problem is None else f"WRONG: {row.problem}",
         )
     return shown
+
+
+def console() -> Console:
+    """Standard output; wide enough for the table where its width is not that of a terminal."""
+    shown = Console()
+    return shown if shown.is_terminal else Console(width=_WIDTH)
 
 
 def write(kind: str, content: Mapping[str, Any], machine: Mapping[str, Any], directory: Path) -> Path:

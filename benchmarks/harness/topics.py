@@ -7,6 +7,15 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from harness.job import PARTITIONS, SIGNAL_TYPE, Job, readings
 
+from signalbox.config import TOPICS
+
+PREFIX = "bench-"
+SOURCE = f"{PREFIX}signals"
+SINK = f"{PREFIX}alerts"
+#: Every contender gets the topics that signalbox needs, so that all run on the same broker state.
+OUTPUTS = [f"{PREFIX}{name}" for name in TOPICS if name != "signals"]
+#: Quix Streams names topics of its own so.
+_FOREIGN_PREFIX = f"changelog__{PREFIX}"
 _ADMIN_TIMEOUT_S = 30.0
 
 
@@ -15,7 +24,7 @@ class Topics:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self._admin = AdminClient({"bootstrap.servers": bootstrap})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
 
     def names(self, prefix: str) -> list[str]:
         """The topics whose names begin with `prefix`."""
@@ -37,6 +46,11 @@ class Topics:
         for future in self._admin.delete_topics(doomed, operation_timeout=_ADMIN_TIMEOUT_S).values():
             future.result()
         self._wait_until(lambda present: present.isdisjoint(doomed))
+
+    def clear(self, keep: str | None = None) -> None:
+        """Delete every topic of earlier runs but `keep`."""
+        names = self.names(PREFIX) + self.names(_FOREIGN_PREFIX)
+        self.delete(name for name in names if name != keep)
 
     def load(self, topic: str, job: Job) -> None:
         """Create the input topic and write the job's signals to it, unless it already holds that many."""

@@ -38,7 +38,7 @@ def find_java() -> str:
         ConfigError: there is none, or it is too old for Kafka.
     """
     home = os.environ.get("JAVA_HOME")
-    java = shutil.which(Path(home) / "bin" / "java") if home else shutil.which("java")
+    java = shutil.which(str(Path(home) / "bin" / "java") if home else "java")
     hint = f"install a Java {_JAVA_MINIMUM} (or later) runtime, {_OTHER_BROKERS}"
     if java is None:
         msg = f"Apache Kafka needs Java, and there is none {f'in JAVA_HOME={home}' if home else 'on PATH'}"

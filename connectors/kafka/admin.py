@@ -107,6 +107,8 @@ class KafkaAdmin:
             NotFound: there is no such topic.
         """
         partitions = self._partitions(topics)
+        if not partitions:
+            return []
         asked = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in partitions])
         with translating(self._settings, f"ask for the positions of group {group!r}", self._last_error):
             futures = self._client.list_consumer_group_offsets([asked], request_timeout=self._timeout_s)

@@ -3,8 +3,8 @@
 Pure of I/O: signals go in, `Outgoing` records and changed agent records come out; time comes from the clock given. The
 same class runs in the dataflow (`flows.operators`) and under virtual time (`signalbox.testing`).
 
-A handler runs on a copy of the state. Only when it returned, and everything it asked for could be encoded, does the
-copy become the state and do its directives take effect.
+A handler changes the state in place. Only when it returned, and the state and everything it asked for could be
+encoded, is that state committed and do its directives take effect; otherwise the committed one is restored.
 """
 
 import heapq
@@ -40,6 +40,8 @@ Delivery = tuple[int, str, Signal[Any], int]
 """Index of the kind (or CONTROL), agent id, signal, offset in its partition."""
 Origin = tuple[str, int]
 """Topic and partition that deliveries came from."""
+Saved = tuple[int, bytes]
+"""An agent that was not needed since it was restored: next due time, and its record."""
 Change = tuple[str, int, bytes | None]
 """Agent id, next due time in Unix milliseconds (0 is never), and its record; None when it is gone."""
 
@@ -60,7 +62,7 @@ class AgentGroup:
         self._clock = clock
         self._stats = stats
         self._limits = settings.limits
-        self._agents: dict[str, Instance | bytes] = {}
+        self._agents: dict[str, Instance | Saved] = {}
         self.census: Counter[str] = Counter()
         """How many agents of each class live here."""
         self._due: list[tuple[int, str]] = []
@@ -95,14 +97,14 @@ class AgentGroup:
     def deliver(self, origin: Origin, deliveries: Sequence[Delivery]) -> None:
         """Hand signals to their agents, in order."""
         self._tick()
-        kinds, agents, dirty = self._plan.kinds, self._agents, self._dirty
+        agents, dirty = self._agents, self._dirty
         for kind_index, agent_id, signal, offset in deliveries:
             if kind_index == CONTROL:
                 self._control(agent_id, signal, _where(origin, offset))
                 continue
-            kind = kinds[kind_index]
             instance = agents.get(agent_id)
             if instance.__class__ is not Instance:
+                kind = self._plan.kinds[kind_index]
                 instance = self._instance_or_none(agent_id, kind, signal, _where(origin, offset))
                 if instance is None:
                     continue
@@ -114,7 +116,7 @@ class AgentGroup:
         self._tick()
         while self._due and self._due[0][0] <= self._now_ms:
             due_ms, agent_id = heapq.heappop(self._due)
-            instance = self.get(agent_id)
+            instance = self._readable(agent_id)
             if instance is not None and instance.queued_ms == due_ms:
                 instance.queued_ms = 0
                 self._agents[agent_id] = instance
@@ -148,7 +150,7 @@ class AgentGroup:
             if record is None:
                 agents.pop(agent_id, None)
                 continue
-            agents[agent_id] = record
+            agents[agent_id] = (due_ms, record)
             if due_ms:
                 due.append((due_ms, agent_id))
         heapq.heapify(due)
@@ -162,8 +164,8 @@ class AgentGroup:
         agent = self._agents.get(agent_id)
         if agent is None:
             return agent_id, 0, None
-        if isinstance(agent, bytes):
-            return agent_id, self._load(agent_id, agent).next_due_ms(), agent
+        if isinstance(agent, tuple):
+            return agent_id, *agent
         return agent_id, agent.next_due_ms(), save(agent)
 
     # Looking in.
@@ -177,7 +179,7 @@ class AgentGroup:
     def get(self, agent_id: str) -> Instance | None:
         """The instance of this id. Another thread may call it: a state in place is replaced, never changed."""
         agent = self._agents.get(agent_id)
-        return self._load(agent_id, agent) if isinstance(agent, bytes) else agent
+        return self._load(agent_id, agent) if isinstance(agent, tuple) else agent
 
     # Instances.
 
@@ -188,11 +190,11 @@ class AgentGroup:
     def _instance(self, agent_id: str, kind: Kind) -> Instance:
         agent = self._agents.get(agent_id)
         if agent is None:
-            agent = self._agents[agent_id] = Instance(agent_id, kind, kind.initial_state(), self._now_ms)
+            agent = self._agents[agent_id] = Instance(agent_id, kind, kind.initial_state, self._now_ms)
             self.census[kind.name] += 1
             self._call_hook(agent, kind.agent.started)
             self._remember_due(agent)
-        elif isinstance(agent, bytes):
+        elif isinstance(agent, tuple):
             agent = self._agents[agent_id] = self._load(agent_id, agent)
         return agent
 
@@ -205,12 +207,19 @@ class AgentGroup:
             self._dead_letter(signal, where, "state_unreadable", f"the saved state of {agent_id}: {error}", agent_id)
             return None
 
-    def _load(self, agent_id: str, record: bytes) -> Instance:
+    def _readable(self, agent_id: str) -> Instance | None:
+        """The instance, unless there is none or its saved state is for a class that cannot read it."""
+        try:
+            return self.get(agent_id)
+        except (StateError, ValueError):
+            return None
+
+    def _load(self, agent_id: str, saved: Saved) -> Instance:
         kind = self._plan.kind_of(agent_id)
         if kind is None:
             msg = f"the saved agent {agent_id} belongs to no agent of this app"
             raise ValueError(msg)
-        return load(agent_id, kind, record)
+        return load(agent_id, kind, saved[1])
 
     def _end_undeclared(self, kind: Kind, declared: set[str]) -> None:
         prefix = f"{kind.name}_"
@@ -237,7 +246,7 @@ class AgentGroup:
             return
         instance.seen_ms = self._now_ms
         kind = instance.kind
-        for handler in kind.handlers(signal.type):
+        for handler in kind.known_handlers.get(signal.type) or kind.handlers(signal.type):
             self._handle(instance, handler, signal, origin, offset)
         instance.processed += 1
         self._stats.processed[kind.name] += 1
@@ -252,20 +261,22 @@ class AgentGroup:
             return
         context = self._context
         context.agent_id, context.subject, context.cause_id = instance.agent_id, instance.subject, signal.id
-        state = kind.copy_state(instance.state)
         try:
             given = signal if handler.model is None else _typed(signal, handler)
-            wanted = as_directives(handler.call(state, given, context))
+            state = instance.state
+            result = handler.call(state, given, context) if handler.wants_context else handler.call(state, given)
+            wanted = None if result is None else as_directives(result)
             effects = self._effects(instance, Cause.of(signal), handler.name, wanted) if wanted else None
-            kind.encode_state(state)  # a state that cannot be saved must fail here, not in a snapshot
+            saved = kind.encode_state(state)
         except _InvalidPayload as error:
             self._stats.failed[kind.name, "payload"] += 1
             self._dead_letter(signal, _where(origin, offset), "invalid_payload", str(error), instance.agent_id)
             return
-        except Exception as error:  # noqa: BLE001 - a user's handler may raise anything; the worker goes on
+        except BaseException as error:  # noqa: BLE001 - a user's handler may raise anything; the worker goes on
+            instance.roll_back()
             self._failed(instance, handler.name, signal, _where(origin, offset), error)
             return
-        instance.state = state
+        instance.saved = saved
         if effects is not None:
             self._commit(instance, effects)
 
@@ -287,24 +298,25 @@ class AgentGroup:
         """Run `started` or `stopped`, by the rules of a handler."""
         self._context.agent_id, self._context.subject = instance.agent_id, instance.subject
         cause = Cause(f"{hook.__name__}|{instance.agent_id}|{self._now_ms}", f"{hook.__name__}-{self._now_ms}")
-        state = instance.kind.copy_state(instance.state)
         try:
-            directives: Directives = hook(state, self._context)
+            directives: Directives = hook(instance.state, self._context)
             effects = self._effects(instance, cause, hook.__name__, as_directives(directives))
-            instance.kind.encode_state(state)
-        except Exception as error:  # noqa: BLE001 - as for any handler
+            instance.saved = instance.kind.encode_state(instance.state)
+        except BaseException as error:  # noqa: BLE001 - as for any handler
+            instance.roll_back()
             self._report(instance, hook.__name__, cause, "", error)
             return
-        instance.state = state
         effects.stop = None
         self._commit(instance, effects)
 
-    def _failed(self, instance: Instance, handler: str, signal: Signal[Any], where: Where, error: Exception) -> None:
+    def _failed(
+        self, instance: Instance, handler: str, signal: Signal[Any], where: Where, error: BaseException
+    ) -> None:
         self._report(instance, handler, Cause.of(signal), signal.type, error)
         message = f"{instance.kind.name}.{handler} raised {type_name(error)}: {error}"
         self._dead_letter(signal, where, "handler_failed", message, instance.agent_id)
 
-    def _report(self, instance: Instance, handler: str, cause: Cause, signal_type: str, error: Exception) -> None:
+    def _report(self, instance: Instance, handler: str, cause: Cause, signal_type: str, error: BaseException) -> None:
         instance.errors += 1
         self._dirty.add(instance.agent_id)
         self._stats.failed[instance.kind.name, "handler"] += 1

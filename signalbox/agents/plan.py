@@ -6,7 +6,6 @@ Everything that can be decided before the first signal is decided here, once per
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,7 +27,6 @@ _PLACES_REMEMBERED = 200_000
 #: Likewise for signal types, which any sender can invent.
 _TYPES_REMEMBERED = 10_000
 _LONGEST_TYPE_REMEMBERED = 256
-_IMMUTABLE = (str, int, float, bool, bytes, datetime, timedelta, type(None))
 
 T = TypeVar("T")
 """What is remembered of a signal type."""
@@ -48,7 +46,8 @@ class Handler:
     priority: int
     when: Condition | None
     model: type[BaseModel] | None
-    call: Callable[[Any, Signal[Any], Context], Directives]
+    call: Callable[..., Directives]
+    wants_context: bool
 
 
 class Kind:
@@ -62,14 +61,15 @@ class Kind:
         self.addressing = _sized(agent.addressing, settings)
         self.idle_ttl_ms = _idle_ttl_ms(agent, settings)
         self.state_type: type[AgentState] = agent.State
-        self._initial = _initial_state(agent, settings)
-        self._places: dict[str, Place] = {}
+        self.places: dict[str | None, Place] = {}
+        """Places of keyed instances by subject, as far as remembered; look here before calling `place`."""
         self._members = [(member, str(key_group(member))) for member in self.declared()]
         self.encode_state = msgspec.msgpack.Encoder().encode
-        self.decode_state = msgspec.msgpack.Decoder(self.state_type).decode
-        self.copy_state = _copier(self.state_type, self.encode_state, self.decode_state)
+        self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
+        self.initial_state = self.encode_state(_initial_state(agent, settings))
         self._router: Router[Handler] | None = None
-        self._handlers: dict[str, tuple[Handler, ...]] = {}
+        self.known_handlers: dict[str, tuple[Handler, ...]] = {}
+        """Handlers by type, as far as remembered; look here before calling `handlers`."""
 
     def declared(self) -> list[str]:
         """The ids that exist whether or not a signal came: a singleton's, or a pool's members in order."""
@@ -81,10 +81,6 @@ class Kind:
             case _:
                 return []
 
-    def initial_state(self) -> AgentState:
-        """A fresh state."""
-        return self.copy_state(self._initial)
-
     def place(self, subject: str | None, fallback: str) -> Place | None:
         """Which instance a signal goes to, or None if it lacks the subject that names one."""
         if self._members:
@@ -93,12 +89,12 @@ class Kind:
             return self._members[stable_hash(subject or fallback) % len(self._members)]
         if subject is None:
             return None
-        place = self._places.get(subject)
+        place = self.places.get(subject)
         if place is None:
-            if len(self._places) >= _PLACES_REMEMBERED:
-                self._places.clear()
+            if len(self.places) >= _PLACES_REMEMBERED:
+                self.places.clear()
             agent_id = self.agent_id(subject)
-            place = self._places[subject] = (agent_id, str(key_group(agent_id)))
+            place = self.places[subject] = (agent_id, str(key_group(agent_id)))
         return place
 
     def agent_id(self, subject: str) -> str:
@@ -119,12 +115,12 @@ class Kind:
 
     def handlers(self, type: str) -> tuple[Handler, ...]:
         """This kind's handlers for a type, in order."""
-        found = self._handlers.get(type)
+        found = self.known_handlers.get(type)
         if found is None:
             assert self._router is not None
             routes = self._router.route(type)
             found = tuple(route.target for route in routes if route.target.kind == self.index)
-            _remember(self._handlers, type, found)
+            _remember(self.known_handlers, type, found)
         return found
 
     def owns(self, agent_id: str) -> bool:
@@ -161,7 +157,8 @@ class Plan:
                 self._add(handler)
         for kind in self.kinds:
             kind.bind(self.router)
-        self._targets: dict[str, tuple[Kind, ...]] = {}
+        self.known_targets: dict[str, tuple[Kind, ...]] = {}
+        """Who handles a type, as far as remembered; look here before calling `targets`."""
         self._by_name = {kind.name: kind for kind in self.kinds}
 
     def kind(self, name: str) -> Kind | None:
@@ -178,11 +175,11 @@ class Plan:
 
     def targets(self, type: str) -> tuple[Kind, ...]:
         """The kinds of agent that handle a type, each once."""
-        found = self._targets.get(type)
+        found = self.known_targets.get(type)
         if found is None:
             indexes = dict.fromkeys(route.target.kind for route in self.router.route(type))
             found = tuple(self.kinds[index] for index in indexes)
-            _remember(self._targets, type, found)
+            _remember(self.known_targets, type, found)
         return found
 
     def routes(self) -> Iterable[Route[Handler]]:
@@ -216,7 +213,8 @@ def _handlers(kind: Kind) -> Iterable[Handler]:
                 priority=spec.priority,
                 when=spec.when,
                 model=_payload_model(kind, function),
-                call=_with_context(kind, function),
+                call=function,
+                wants_context=_wants_context(kind, function),
             )
 
 
@@ -224,14 +222,14 @@ def _methods(agent: Agent) -> list[tuple[str, Callable[..., Directives]]]:
     return inspect.getmembers(agent, inspect.ismethod)
 
 
-def _with_context(kind: Kind, function: Callable[..., Directives]) -> Callable[[Any, Signal[Any], Context], Directives]:
-    parameters = inspect.signature(function).parameters
-    if len(parameters) == 3:
-        return function
-    if len(parameters) == 2:
-        return lambda state, signal, _context: function(state, signal)
-    msg = f"{kind.name}.{function.__name__} takes {len(parameters)} arguments"
-    raise ConfigError(msg, hint="a handler is def name(self, state, signal) or def name(self, state, signal, context)")
+def _wants_context(kind: Kind, function: Callable[..., Directives]) -> bool:
+    count = len(inspect.signature(function).parameters)
+    if count not in (2, 3):
+        msg = f"{kind.name}.{function.__name__} takes {count} arguments besides self"
+        raise ConfigError(
+            msg, hint="a handler is def name(self, state, signal) or def name(self, state, signal, context)"
+        )
+    return count == 3
 
 
 def _payload_model(kind: Kind, function: Callable[..., Directives]) -> type[BaseModel] | None:
@@ -277,16 +275,6 @@ def _initial_state(agent: Agent, settings: AgentSettings) -> AgentState:
     except msgspec.ValidationError as error:
         msg = f"agents.{agent.name}.state: {error}"
         raise ConfigError(msg, hint="every field of a state needs a default") from None
-
-
-def _copier(
-    state_type: type[AgentState], encode: Callable[[Any], bytes], decode: Callable[[bytes], AgentState]
-) -> Callable[[AgentState], AgentState]:
-    """How a handler gets a state of its own: a shallow copy when no field can be changed in place, else a deep one."""
-    fields = get_type_hints(state_type).values()
-    if all(part in _IMMUTABLE for field in fields for part in (get_args(field) or (field,))):
-        return state_type.__copy__  # type: ignore[attr-defined,no-any-return]
-    return lambda state: decode(encode(state))
 
 
 def _remember(memo: dict[str, T], type: str, found: T) -> None:

@@ -43,6 +43,7 @@ class Instance:
         "kind",
         "paused",
         "processed",
+        "saved",
         "queued_ms",
         "seen_ms",
         "state",
@@ -50,11 +51,14 @@ class Instance:
         "timers",
     )
 
-    def __init__(self, agent_id: str, kind: Kind, state: AgentState, seen_ms: int) -> None:
+    def __init__(self, agent_id: str, kind: Kind, saved: bytes, seen_ms: int) -> None:
         self.agent_id = agent_id
         self.kind = kind
         self.subject = kind.subject(agent_id)
-        self.state = state
+        self.saved = saved
+        """The state as of the last handler that succeeded, encoded."""
+        self.state: AgentState = kind.decode_state(saved)
+        """The state that handlers work on."""
         self.seen_ms = seen_ms
         """When it last got a signal."""
         self.timers: dict[str, Timer] = {}
@@ -65,6 +69,14 @@ class Instance:
         self.paused = False
         self.held: list[Held] = []
         """Signals that came while it was paused, oldest first."""
+
+    def committed(self) -> AgentState:
+        """A copy of the state as of the last handler that succeeded. Any thread may ask."""
+        return self.kind.decode_state(self.saved)
+
+    def roll_back(self) -> None:
+        """Undo what a failed handler did to the state."""
+        self.state = self.committed()
 
     def next_due_ms(self) -> int:
         """When the runtime must look at it again without a signal; 0 is never."""
@@ -100,7 +112,7 @@ def save(instance: Instance) -> bytes:
             RECORD_VERSION,
             instance.kind.name,
             instance.kind.agent.state_version,
-            msgspec.Raw(_encode(instance.state)),
+            msgspec.Raw(instance.saved),
             instance.seen_ms,
             instance.processed,
             instance.errors,
@@ -121,12 +133,10 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
     if saved.record_version != RECORD_VERSION:
         msg = f"the record of {agent_id} has version {saved.record_version}; this reads {RECORD_VERSION}"
         raise ValueError(msg)
-    version = kind.agent.state_version
-    if saved.state_version == version:
-        state: AgentState = kind.decode_state(saved.state)
-    else:
-        fields = kind.agent.migrate(_decode_fields(saved.state), saved.state_version)
-        state = msgspec.convert(fields, kind.state_type)
+    state = bytes(saved.state)
+    if saved.state_version != kind.agent.state_version:
+        fields = kind.agent.migrate(_decode_fields(state), saved.state_version)
+        state = kind.encode_state(msgspec.convert(fields, kind.state_type))
     instance = Instance(agent_id, kind, state, saved.seen_ms)
     instance.processed, instance.errors = saved.processed, saved.errors
     instance.timers, instance.paused, instance.held = saved.timers, saved.paused, saved.held

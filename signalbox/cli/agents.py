@@ -25,7 +25,7 @@ def list_agents(
     prefix: Annotated[str, typer.Option("--prefix", metavar="P", help="Only ids that begin so.")] = "",
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=10_000, help="At most so many.")] = 1000,
 ) -> None:
-    """List agents: of the running node, or, if there is none, the registered ones."""
+    """List agents: those of the running node; without one, or with --bootstrap, the registered ones."""
     state = session(ctx)
     node = None if state.options.bootstrap else state.find_node()
     if node is None:

@@ -129,7 +129,8 @@ def _http(state: Session, settings: "Settings") -> Finding:
         return Finding(check="http", status="OK", message=f"the node at {node.record.http} is healthy")
     host, port = settings.http.host, settings.http.port
     try:
-        with socket.create_server((host, port)):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family):
             pass
     except OSError as error:
         message = f"cannot listen on {host}:{port}: {error.strerror}"

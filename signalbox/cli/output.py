@@ -1,7 +1,8 @@
 """Data on stdout: tables for people, JSON and YAML for programs.
 
-`json` is one document, `jsonl` one object per line as they come, `yaml` one document, `none` nothing. A table is wrapped
-to the width of a terminal, and left as wide as it is elsewhere. Messages for people are no business of this module: they go to stderr.
+`json` is one document, `jsonl` one object per line as they come, `yaml` one document, `none` nothing. A table is
+wrapped to the width of a terminal, and as wide as it needs to be elsewhere. Messages for people are no
+business of this module: they go to stderr.
 """
 
 import io

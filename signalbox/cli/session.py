@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signalbox.cli.output import Format, Output
-from signalbox.errors import Unreachable, UsageError
+from signalbox.errors import SignalboxError, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from signalbox.cli.node_client import NodeClient
@@ -160,7 +160,7 @@ class Session:
 
         Raises:
             UsageError: there is no terminal to ask on.
-            typer.Abort: the answer was no.
+            SignalboxError: the answer was no.
         """
         if self.options.yes:
             return
@@ -169,7 +169,9 @@ class Session:
             raise UsageError(msg, hint="-y answers yes")
         import typer
 
-        typer.confirm(question, abort=True, err=True)
+        if not typer.confirm(question, err=True):
+            msg = "nothing was done"
+            raise SignalboxError(msg)
 
     def _kafka(self) -> "KafkaSettings":
         """The broker's settings, once it is decided what becomes of the client's own log: shown with -v only."""

@@ -123,7 +123,7 @@ def _send_lines(
             except UsageError as error:
                 faults += 1
                 if faults <= _FAULTS_SHOWN:
-                    state.note(f"line {number}: {error}")
+                    typer.echo(f"line {number}: {error}", err=True)
                 continue
             good += 1
             yield signal
@@ -150,6 +150,9 @@ def _object(line: str) -> dict[str, Any]:
 
     try:
         value = msgspec.json.decode(line)
+    except UnicodeEncodeError:  # a byte that is not UTF-8 was read as a lone surrogate, which has no UTF-8 form
+        msg = "it holds bytes that are not UTF-8"
+        raise UsageError(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"not JSON: {error}"
         raise UsageError(msg) from None
@@ -170,11 +173,8 @@ def _signal(attributes: dict[str, Any], source: str) -> "Signal[Any]":
     filled |= {name: value for name, value in attributes.items() if value is not None}
     try:
         return decode(msgspec.json.encode(filled))
-    except MalformedSignal as error:
+    except (MalformedSignal, UnicodeEncodeError) as error:
         raise UsageError(str(error)) from None
-    except UnicodeEncodeError:
-        msg = "it holds bytes that are not UTF-8"
-        raise UsageError(msg) from None
 
 
 def _topic_of(settings: "Settings", topic: str | None) -> "Callable[[Signal[Any]], str]":

@@ -59,10 +59,9 @@ def tail(
     that is no signal is shown as an object with `invalid` in it, unless --pattern is given.
     """
     state = session(ctx)
-    wanted = _matcher(pattern)
-    records = state.reader().read(
-        _full_names(state, topics), start=_start(start), follow=follow, timeout_s=state.options.timeout
-    )
+    output, timeout_s = state.output("jsonl"), state.options.timeout
+    wanted, begin = _matcher(pattern), _start(start)
+    records = state.reader().read(_full_names(state, topics), start=begin, follow=follow, timeout_s=timeout_s)
     shown = 0
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -70,11 +69,11 @@ def tail(
         found = (row for row in (described(record) for record in records) if wanted(row))
         for row in itertools.islice(found, count):
             shown += 1
-            yield row
+            yield _as_columns(row) if output.format == "table" else row
 
-    state.output("jsonl").stream(rows(), _COLUMNS)
+    output.stream(rows(), _COLUMNS)
     if follow and (count is None or shown < count):
-        msg = f"{shown} signals in {state.options.timeout} s" + (f", {count} were awaited" if count else "")
+        msg = f"time is up after {timeout_s} s, with {shown} signals shown" + (f" of {count}" if count else "")
         raise DeadlineExceeded(msg)
 
 
@@ -100,6 +99,13 @@ def described(record: "Record") -> dict[str, Any]:
             **_raw("key", record.key),
             **_raw("value", record.value),
         }
+
+
+def _as_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table; one that is no signal says why in place of a type."""
+    if "invalid" not in row:
+        return row
+    return {"type": f"({row['invalid']['reason']})", "subject": row.get("key"), "data": row.get("value")}
 
 
 def _raw(name: str, value: bytes | None) -> dict[str, Any]:

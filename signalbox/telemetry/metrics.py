@@ -29,7 +29,7 @@ DLQ_MESSAGES = Counter("signalbox_dlq_messages", "Records written to dead-letter
 # Agents.
 AGENT_PROCESSED = Counter(
     "signalbox_agent_processed",
-    "Signals handled by agents; status is ok, or error if a handler failed. One signal may go to several agents.",
+    "Signals handled by agents of a class; status is ok, or error if a handler failed.",
     ["agent", "status"],
     registry=CHILDREN,
 )

@@ -23,10 +23,11 @@ from connectors.brokers.apache import ApacheKafka
 from connectors.brokers.jars import KAFKA_VERSION, cached_jars, kafka_jars
 from connectors.brokers.process import LOOPBACK, free_port
 from signalbox.config import KafkaSettings
-from signalbox.errors import ConfigError
+from signalbox.errors import ConfigError, Unreachable
 
 GIVEN_VARIABLE = "SIGNALBOX_TEST_KAFKA"
 _IMAGE = f"apache/kafka:{KAFKA_VERSION}"
+_NOTHING = f"no {GIVEN_VARIABLE}, no Docker engine, no Java with Maven"
 _DOCKER_SOCKETS = (Path("/var/run/docker.sock"), Path.home() / ".docker/run/docker.sock")
 
 
@@ -42,8 +43,12 @@ class BrokerUnderTest:
         return KafkaSettings(bootstrap=self.bootstrap, topic_prefix=prefix, **more)
 
 
+class Unavailable(Exception):
+    """There is no Apache Kafka for the tests, and this is why."""
+
+
 class KafkaProvider(Protocol):
-    """Gets the one Apache Kafka of this run; both calls raise `ConfigError` when there is none."""
+    """Gets the one Apache Kafka of this run; both calls raise `Unavailable` when there is none."""
 
     def prepare(self) -> None:
         """Do what may take minutes the first time, such as fetching jars."""
@@ -60,7 +65,7 @@ class LocalProvider:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._bootstrap: str | None = None
+        self._outcome: str | Exception | None = None
         self._undo: list[Callable[[], object]] = []
         self.description, self._start = self._choose()
 
@@ -71,19 +76,32 @@ class LocalProvider:
             return f"a container of {_IMAGE}", self._start_container
         if shutil.which("java") and (cached_jars().is_dir() or shutil.which("mvn")):
             return f"Apache Kafka {KAFKA_VERSION} from its jars", self._start_jars
-        return f"none: no {GIVEN_VARIABLE}, no Docker engine, no Java with Maven", self._refuse
+        return f"none ({_NOTHING})", self._refuse
 
     def prepare(self) -> None:
         if self._start == self._start_jars:
-            kafka_jars()
+            try:
+                kafka_jars()
+            except (ConfigError, Unreachable) as error:
+                raise Unavailable(str(error)) from error
         elif self._start == self._start_container:
             self.bootstrap()
 
     def bootstrap(self) -> str:
         with self._lock:
-            if self._bootstrap is None:
-                self._bootstrap = self._start()
-            return self._bootstrap
+            if self._outcome is None:
+                self._outcome = self._attempt()
+            if isinstance(self._outcome, Exception):
+                raise self._outcome
+            return self._outcome
+
+    def _attempt(self) -> str | Exception:
+        try:
+            return self._start()
+        except (ConfigError, Unreachable) as error:
+            return Unavailable(str(error))
+        except Exception as error:  # a broker that fails to start fails every test that needs it, and only once
+            return error
 
     def serve(self) -> str:
         """Answer workers; returns the address of the socket."""
@@ -118,7 +136,7 @@ class LocalProvider:
             return {"error": str(error), "kind": type(error).__name__}
 
     def _refuse(self) -> str:
-        raise ConfigError(self.description)
+        raise Unavailable(_NOTHING)
 
     def _start_jars(self) -> str:
         directory = tempfile.mkdtemp(prefix="signalbox-kafka-")
@@ -134,7 +152,8 @@ class LocalProvider:
             from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
 
             port = free_port()
-            container = DockerContainer(_IMAGE).with_bind_ports(9092, port)
+            container = DockerContainer(_IMAGE)
+            container.ports["9092/tcp"] = (LOOPBACK, port)  # type: ignore[assignment]  # as the Docker client takes it
             for name, value in _container_settings(port).items():
                 container.with_env(name, value)
             container.waiting_for(LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(120))
@@ -160,8 +179,8 @@ class RemoteProvider:
             connection.send_bytes(request)
             reply: dict[str, str] = json.loads(connection.recv_bytes())
         if "error" in reply:
-            if reply["kind"] == "ConfigError":
-                raise ConfigError(reply["error"])
+            if reply["kind"] == Unavailable.__name__:
+                raise Unavailable(reply["error"])
             msg = f"{reply['kind']}: {reply['error']}"
             raise RuntimeError(msg)
         return reply

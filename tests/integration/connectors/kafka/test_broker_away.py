@@ -177,7 +177,7 @@ def test_a_record_beyond_the_topics_limit_is_reported(kafka: BrokerUnderTest, to
     """A record that the broker refuses as too large fails the flush, and the publisher goes on with the next."""
     settings = kafka.settings(topic_prefix)
     name = f"{topic_prefix}small"
-    client = AdminClient({"bootstrap.servers": settings.bootstrap})
+    client = AdminClient({"bootstrap.servers": settings.bootstrap, "log_level": 0})
     client.create_topics([NewTopic(name, 1, 1, config={"max.message.bytes": "1000"})])[name].result(10)
     publisher = KafkaPublisher(settings)
     publisher.publish(name, new_signal("demo.tick", source="test", id="fits"))

@@ -66,7 +66,7 @@ def test_bad_settings_fail_and_end_the_examination(cli: Cli) -> None:
 def test_port_in_use_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that somebody else listens on is found before `up` finds it."""
 
-    def taken(_address: object) -> Any:
+    def taken(_address: object, **_more: object) -> Any:
         raise OSError(98, "Address already in use")
 
     monkeypatch.setattr(doctor.socket, "create_server", taken)

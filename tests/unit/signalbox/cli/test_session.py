@@ -10,7 +10,7 @@ import pytest
 
 from signalbox.cli.session import Session
 from signalbox.config import Settings, load_settings, resolved_environment
-from signalbox.errors import Unreachable, UsageError
+from signalbox.errors import SignalboxError, Unreachable, UsageError
 from signalbox.supervision import discovery
 
 
@@ -104,6 +104,19 @@ def test_question_without_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UsageError, match="no terminal"):
         session().confirm("Really?")
     session(yes=True).confirm("Really?")
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "y\n"])
+def test_question_is_asked_on_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """On a terminal, only yes goes ahead."""
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    if answer == "y\n":
+        session().confirm("Really?")
+    else:
+        with pytest.raises(SignalboxError, match="nothing was done"):
+            session().confirm("Really?")
 
 
 def test_quiet_silences_notes(capsys: pytest.CaptureFixture[str]) -> None:
