@@ -94,7 +94,7 @@ class Root(_SectionsMixin, TyperGroup):
             code = 0
         except SystemExit:  # the answer to a shell that asks for its completion
             raise
-        except BaseException as error:  # the end of the line: everything becomes an exit code
+        except BaseException as error:  # noqa: BLE001 - the end of the line: everything becomes an exit code
             code = exit_code(error, verbose=state.options.verbose > 0)
         sys.exit(code)
 

@@ -13,6 +13,7 @@ from signalbox.cli import (
     alerts,
     configuration,
     dead_letters,
+    demo,
     doctor,
     health,
     routes,
@@ -48,6 +49,7 @@ app = typer.Typer(
     epilog=_EPILOG,
 )
 app.command("up", cls=Command)(up.up)
+app.command("demo", cls=Command)(demo.demo)
 app.add_typer(signals.app, name="signal")
 app.add_typer(topics.app, name="topic")
 app.add_typer(routes.app, name="route")

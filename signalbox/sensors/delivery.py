@@ -80,7 +80,7 @@ class Delivery:
     async def _deliver(self, batch: list[Signal[Any]]) -> None:
         try:
             await self._run_blocking(partial(self._send, batch))
-        except Exception as error:  # a sensor process outlives whatever the broker does
+        except Exception as error:  # noqa: BLE001 - a sensor process outlives whatever the broker does
             self.buffer.release()
             self._size = 1
             self._failures += 1

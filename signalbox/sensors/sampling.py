@@ -83,7 +83,7 @@ class Sampler:
         begun = self._context.monotonic()
         try:
             await self._sample()
-        except Exception as error:  # a sensor is a guest: it may raise anything
+        except Exception as error:  # noqa: BLE001 - a sensor is a guest: it may raise anything
             return self._failed(error)
         took = self._context.monotonic() - begun
         self.status.samples += 1
@@ -102,7 +102,7 @@ class Sampler:
             return
         try:
             await self._call(self._sensor.stop, _ignore, timeout_s / 2)
-        except Exception as error:  # the process ends either way
+        except Exception as error:  # noqa: BLE001 - the process ends either way
             log.warning("a sensor did not stop cleanly", sensor=self.name, error=_text(error))
 
     async def _sample(self) -> None:

@@ -34,7 +34,7 @@ def in_daemon_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
         result, failure = None, None
         try:
             result = work()
-        except BaseException as error:  # it ends here, in a thread that nobody joins
+        except BaseException as error:  # noqa: BLE001 - it ends here, in a thread that nobody joins
             plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
             failure = error if plain else RuntimeError(repr(error))
         with contextlib.suppress(RuntimeError):  # the loop was closed in the meantime: nobody waits any more

@@ -164,7 +164,7 @@ class _Exchange(socketserver.BaseRequestHandler):
         try:
             with self.server.one_at_a_time:
                 return msgspec.json.encode({"result": handler(asked.params)})
-        except Exception as error:  # whatever a handler raises is the client's answer
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the client's answer
             return msgspec.json.encode({"error": f"{type(error).__name__}: {error}"})
 
 

@@ -42,7 +42,7 @@ class CallerThread:
             raised: BaseException | None = None
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the caller gets it
                 raised = error
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
                 loop.call_soon_threadsafe(settle, result, raised)
