@@ -57,7 +57,7 @@ class Latency:
     missing: int
 
 
-def main(
+def main(  # noqa: PLR0917 - the options of the command line
     rate: Annotated[float, typer.Option(min=1, help="signals per second")] = 1000.0,
     seconds: Annotated[float, typer.Option(min=2, help="measured time of a run")] = 20.0,
     warm_up: Annotated[float, typer.Option(min=0, help="seconds before it that are not counted")] = 3.0,

@@ -52,7 +52,7 @@ class Bench:
         self._topics.clear()
 
 
-def main(
+def main(  # noqa: PLR0917 - the options of the command line
     runs: Annotated[int, typer.Option(min=1, help="rounds; in each, every contender runs once")] = 3,
     signals: Annotated[int, typer.Option(min=10_000, help="signals of input")] = Job().signals,
     quick: Annotated[bool, typer.Option("--quick", help=f"{_QUICK:,} signals")] = False,

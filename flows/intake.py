@@ -4,7 +4,8 @@ This is the hottest loop of the project: it runs once per record. What can be re
 remembered by `signalbox.agents.plan`; what is wrong with a record becomes a dead letter and travels along.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,18 +15,23 @@ from pydantic import ValidationError
 from connectors.kafka.source import RecordBatch
 from schemas.catalog import is_shipped
 from schemas.control import AgentControl, AgentSpawn
-from schemas.signal import MalformedSignal, Signal, decode
+from schemas.signal import MalformedSignal, Signal, decode, decode_batch
 from signalbox.agents.dead_letters import Where, dead_letter
 from signalbox.agents.group import CONTROL, Delivery, Origin
-from signalbox.agents.plan import Plan
+from signalbox.agents.plan import Kind, Plan
 from signalbox.agents.stats import Stats
 from signalbox.config import Settings
 from signalbox.ids import key_group
 from signalbox.ports import Outgoing
 from signalbox.routing import is_valid_type
 
+#: Records decoded at once. So few stay in the processor's cache until they are addressed.
+_CHUNK = 500
+
 Parcel = tuple[Origin, list[Delivery]] | list[Outgoing] | None
 """What a key group is given: deliveries, ready records that only pass through, or None to start its agents."""
+Groups = defaultdict[str, list[Delivery]]
+"""Deliveries by key group."""
 Addressed = tuple[str, tuple[str, Parcel]]
 """A parcel under its group's key, which is repeated because the engine keeps the key to itself."""
 
@@ -51,12 +57,12 @@ class Intake:
         """The parcels for each key group; a group's deliveries are in the order of their records."""
         out: list[Addressed] = []
         for batch in batches:
-            groups: dict[str, list[Delivery]] = {}
+            groups: Groups = defaultdict(list)
             refused: list[Outgoing] = []
             if batch.topic == "control":
-                self._sort_control(batch, groups, refused)
+                self._sort_control(batch.messages, groups, refused)
             else:
-                self._sort(batch, groups, refused)
+                self._sort(batch.messages, groups, refused)
             self._stats.received[batch.topic] += len(batch.messages)
             origin = (self._prefix + batch.topic, batch.partition)
             out.extend((group, (group, (origin, deliveries))) for group, deliveries in groups.items())
@@ -65,42 +71,56 @@ class Intake:
                 out.append((group, (group, refused)))
         return out
 
-    def _sort(self, batch: RecordBatch, groups: dict[str, list[Delivery]], refused: list[Outgoing]) -> None:
-        known, limit = self._plan.known_targets, self._limits.signal_bytes
-        for message in batch.messages:
-            value = message.value()
-            try:
-                signal = decode(value) if value is not None and len(value) <= limit else self._read_again(message)
-            except MalformedSignal:
-                try:
-                    signal = self._read_again(message)
-                except (MalformedSignal, _Refused) as error:
-                    refused.append(self._refuse(message, error.reason, str(error)))
-                    continue
-            except _Refused as error:
-                refused.append(self._refuse(message, error.reason, str(error)))
-                continue
-            kinds = known.get(signal.type)
-            if kinds is None:
-                kinds = self._plan.targets(signal.type)
+    def _sort(self, messages: Sequence[Message], groups: Groups, refused: list[Outgoing]) -> None:
+        for start in range(0, len(messages), _CHUNK):
+            chunk = messages[start : start + _CHUNK]
+            signals = self._read_together(chunk)
+            if signals is None:
+                chunk, signals = self._read_each(chunk, refused)
+            self._address(chunk, signals, groups, refused)
+
+    def _address(
+        self, messages: Sequence[Message], signals: Sequence[Signal[Any]], groups: Groups, refused: list[Outgoing]
+    ) -> None:
+        known = self._plan.known_targets
+        latest: str | None = None
+        kinds: tuple[Kind, ...] = ()
+        for message, signal in zip(messages, signals, strict=True):
+            if signal.type != latest:
+                latest = signal.type
+                kinds = known.get(latest) or self._plan.targets(latest)
             if not kinds:
                 self._unhandled(signal, message, refused)
-                continue
             for kind in kinds:
                 place = kind.places.get(signal.subject) or kind.place(signal.subject, signal.id)
                 if place is None:
                     reason = f"{kind.name} has one agent per subject, and the signal has no subject"
                     refused.append(self._refuse(message, "missing_subject", reason, signal))
                     continue
-                delivery: Delivery = (kind.index, place[0], signal, message.offset())  # type: ignore[assignment]
-                deliveries = groups.get(place[1])
-                if deliveries is None:
-                    groups[place[1]] = [delivery]
-                else:
-                    deliveries.append(delivery)
+                agent_id, group = place
+                groups[group].append((kind.index, agent_id, signal, message.offset()))  # type: ignore[arg-type]
 
-    def _read_again(self, message: Message) -> Signal[Any]:
-        """Read a record that is not simply a structured signal: with its headers, and with its size in view."""
+    def _read_together(self, messages: Sequence[Message]) -> list[Signal[Any]] | None:
+        values = [message.value() for message in messages]
+        if None in values or max(map(len, values)) > self._limits.signal_bytes:  # type: ignore[arg-type]
+            return None
+        return decode_batch(values)  # type: ignore[arg-type]  # none of them is None
+
+    def _read_each(
+        self, messages: Sequence[Message], refused: list[Outgoing]
+    ) -> tuple[list[Message], list[Signal[Any]]]:
+        good: list[Message] = []
+        signals: list[Signal[Any]] = []
+        for message in messages:
+            try:
+                signals.append(self._read(message))
+                good.append(message)
+            except (MalformedSignal, _Refused) as error:
+                refused.append(self._refuse(message, error.reason, str(error)))
+        return good, signals
+
+    def _read(self, message: Message) -> Signal[Any]:
+        """Read one record in any form, with its headers and with its size in view."""
         value = message.value()
         if value is not None and len(value) > self._limits.signal_bytes:
             msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {self._limits.signal_bytes}"
@@ -117,17 +137,17 @@ class Intake:
             reason = f"{signal.type[:200]!r} is not a type: segments of A-Z a-z 0-9 _ - joined by dots"
             refused.append(self._refuse(message, "invalid_type", reason, signal))
 
-    def _sort_control(self, batch: RecordBatch, groups: dict[str, list[Delivery]], refused: list[Outgoing]) -> None:
-        for message in batch.messages:
+    def _sort_control(self, messages: Sequence[Message], groups: Groups, refused: list[Outgoing]) -> None:
+        for message in messages:
             try:
-                signal = self._read_again(message)
+                signal = self._read(message)
                 agent_id = self._commanded(signal)
             except (MalformedSignal, _Refused) as error:
                 refused.append(self._refuse(message, error.reason, str(error)))
                 continue
             if agent_id is not None:
                 delivery = (CONTROL, agent_id, signal, message.offset() or 0)
-                groups.setdefault(str(key_group(agent_id)), []).append(delivery)
+                groups[str(key_group(agent_id))].append(delivery)
 
     def _commanded(self, signal: Signal[Any]) -> str | None:
         """The agent that a control signal is for; None if it is for somebody else."""

@@ -32,6 +32,8 @@ _SMALLEST_BASE_BYTES = 16_384
 #: Pieces that a snapshot no longer names may still be named by the one that a crash falls back to. The engine's sources
 #: run at most one epoch ahead of the last committed one, so three snapshots later nothing can.
 _KEEP_SNAPSHOTS = 3
+#: The last moment that a `datetime` can hold; an idle time of a million years means never.
+_LATEST_MS = 253_402_300_799_000
 _PULSE_EVERY_S = 5.0
 _PULSE_LOOK = timedelta(milliseconds=50)
 
@@ -109,7 +111,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
 
     def notify_at(self) -> datetime | None:
         due_ms = self._group.next_due_ms() if self._group is not None else None
-        return None if due_ms is None else datetime.fromtimestamp(due_ms / 1000, UTC)
+        return None if due_ms is None else datetime.fromtimestamp(min(due_ms, _LATEST_MS) / 1000, UTC)
 
     def snapshot(self) -> bytes:
         began = time.perf_counter()

@@ -15,7 +15,9 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from flows.agents import NAME, AgentsFlow
+from signalbox.agents.group import StateUnreadable
 from signalbox.agents.records import Instance
+from signalbox.ids import key_group
 from signalbox.supervision.inspection import Handler
 from signalbox.telemetry import metrics
 
@@ -41,8 +43,10 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
 
     def agents(params: dict[str, Any]) -> list[dict[str, Any]]:
         prefix, limit = str(params.get("prefix", "")), min(int(params.get("limit", 100)), _MOST_AGENTS)
-        ids = heapq.nsmallest(limit, (one for group in list(groups.values()) for one in group if one.startswith(prefix)))
-        return [_summary(instance) for one in ids if (instance := _find(one)) is not None]
+        ids = heapq.nsmallest(
+            limit, (one for group in list(groups.values()) for one in group if one.startswith(prefix))
+        )
+        return [_summary(instance) for one in ids if (instance := _readable(one)) is not None]
 
     def agent(params: dict[str, Any]) -> dict[str, Any]:
         instance = _find(str(params.get("id", "")))
@@ -55,10 +59,14 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
         return {**_summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
 
     def _find(agent_id: str) -> Instance | None:
-        for group in list(groups.values()):
-            if (instance := group.get(agent_id)) is not None:
-                return instance
-        return None
+        group = groups.get(str(key_group(agent_id)))
+        return None if group is None else group.get(agent_id)
+
+    def _readable(agent_id: str) -> Instance | None:
+        try:
+            return _find(agent_id)
+        except StateUnreadable:
+            return None
 
     return {"status": status, "agents": agents, "agent": agent}
 

@@ -29,7 +29,7 @@ class Origin(Payload):
 class DeadLetter(Payload):
     """A record set aside, and why. Made by `dead_letter_data`, turned back by the `original_*` functions."""
 
-    reason: Word = Field(description="A stable word, such as `invalid_json` or `handler_error`.")
+    reason: Word = Field(description="A stable word, such as `invalid_json` or `handler_failed`.")
     message: Message = Field(description="What is wrong, for people; cut to 2,000 characters.")
     origin: Origin = Field(description="Where the record was read from.")
     key_base64: str | None = Field(None, description="The record's key in base64; null if it had none.")

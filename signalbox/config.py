@@ -50,6 +50,7 @@ class NodeSettings(_Group):
     name: str = Field(default_factory=lambda: socket.gethostname().split(".")[0].lower() or "node")
     """Also the subject of this node's own health signals."""
     data_dir: Path = Path(".signalbox")
+    """Where snapshots, logs and a local broker's records are kept; on a local disk, and of this node alone."""
     app: str = "signalbox.app:default_app"
     """Import string of the `App` to run, `module:attribute`."""
 
@@ -77,6 +78,7 @@ class KafkaSettings(_Group):
     """The broker, and the names and shapes of the topics."""
 
     bootstrap: str = "127.0.0.1:9092"
+    """`HOST:PORT` of the broker, or several separated by commas. A broker that the node runs itself has its own."""
     broker: Literal["embedded", "kafka", "external"] = "external"
     """Who runs the broker: this node (`embedded` or a local Apache `kafka`), or somebody else."""
     client: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -86,6 +88,7 @@ class KafkaSettings(_Group):
     partitions: PositiveInt = 8
     """Of topics the node creates. Bounds the number of workers that can share the input."""
     replication: PositiveInt = 1
+    """Copies of topics the node creates; at most as many as the cluster has brokers."""
     start: Literal["earliest", "latest"] = "earliest"
     """Where a new data directory begins to read a topic. Recorded once; afterwards the snapshot decides."""
     routes: dict[str, str] = Field(default_factory=_default_routes)
@@ -127,29 +130,37 @@ class SensorSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     enabled: bool = True
+    """Whether it runs."""
     interval_s: PositiveFloat | None = None
+    """From one sample to the next. None: the sensor's own."""
 
 
 class HttpSettings(_Group):
     """The node's own server: health, metrics and the API."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. On a loopback address, requests for other host names are refused."""
     port: int = Field(8080, ge=0, le=65535)
     """0 takes any free port; the ready line names it."""
     token: SecretStr | None = None
     """Needed for writes. Without one, writes are refused."""
     allowed_origins: tuple[str, ...] = ()
+    """Web origins whose pages may write."""
 
 
 class LogSettings(_Group):
     """What is logged, and where to."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
     console: bool = True
+    """On stderr: for people on a terminal, else as JSON lines."""
     file: bool = True
     """One rotating file per process under `<data_dir>/logs`."""
     file_bytes: PositiveInt = 10_000_000
+    """A log file that has grown to this size is set aside."""
     file_count: PositiveInt = 5
+    """So many set-aside files are kept per process."""
 
 
 class LimitSettings(_Group):
@@ -171,15 +182,19 @@ class SupervisionSettings(_Group):
     """How processes are started, stopped and restarted."""
 
     backoff_min_s: PositiveFloat = 0.2
+    """Wait after a first crash; it doubles with each further one."""
     backoff_max_s: PositiveFloat = 10.0
+    """The longest such wait."""
     crash_limit: PositiveInt = 5
     """So many crashes within `crash_window_s` put a process in quarantine."""
     crash_window_s: PositiveFloat = 60.0
+    """A process that has been well for so long starts afresh."""
     quarantine_s: PositiveFloat = 60.0
     """A quarantined process is tried again after so long."""
     drain_timeout_s: PositiveFloat = 15.0
     """SIGTERM to SIGKILL. A drain normally takes well under a second."""
     start_timeout_s: PositiveFloat = 60.0
+    """A process or broker that is not running after so long has failed to start."""
     frozen_s: PositiveFloat = 15.0
     """A running process that answers nothing for so long is killed and started again; a shorter pause is left alone."""
 
@@ -190,6 +205,7 @@ class TelemetrySettings(_Group):
     actions: bool = True
     """Emit `agent.action.starting` and `agent.action.finished` on `telemetry`."""
     flush_s: PositiveFloat = 1.0
+    """How often workers turn their counters into metrics."""
 
 
 class Settings(BaseSettings):
@@ -271,8 +287,9 @@ def masked(settings: Settings) -> dict[str, Any]:
 def profile_file(profile: str) -> Path:
     """The TOML file of a profile: beside the packages in a source tree, inside the package in a wheel."""
     package = Path(__file__).parent
-    in_tree = package.parent / "config" / f"{profile}.toml"
-    return in_tree if in_tree.is_file() else package / "profiles" / f"{profile}.toml"
+    # In this order: beside an installed package, a folder `config` is somebody else's.
+    in_wheel = package / "profiles" / f"{profile}.toml"
+    return in_wheel if in_wheel.is_file() else package.parent / "config" / f"{profile}.toml"
 
 
 def _files(profile: str, file: Path | None) -> list[Path]:

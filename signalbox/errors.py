@@ -70,5 +70,14 @@ class DeadlineExceeded(SignalboxError):
     exit_code = 124
 
 
+def described(error: BaseException) -> tuple[str, str]:
+    """Class name and message of any exception, even of one that fails to tell; the name has 1 to 256 characters."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - it is somebody else's class
+        message = "(it has no readable message)"
+    return error.__class__.__name__[:256] or "Exception", message
+
+
 def _rebuild(kind: type[SignalboxError], message: str, hint: str | None) -> SignalboxError:
     return kind(message, hint=hint)

@@ -12,16 +12,17 @@ Source: the Bytewax 0.21 documentation of `bytewax.connectors.kafka`, `bytewax.o
 import signal
 from datetime import timedelta
 
-import bytewax.connectors.kafka as kafka
 import bytewax.operators as op
 import confluent_kafka
 import msgspec
+from bytewax.connectors import kafka
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
+from harness.job import ALERT_TYPE, THRESHOLD
+
 from contenders.plain import Alert, AlertData, Reading
 from contenders.work import Orders, PatternTable, timed_consumer
-from harness.job import ALERT_TYPE, THRESHOLD
 
 State = tuple[int, float, float]
 """Count, last and maximum of one subject."""
@@ -56,7 +57,7 @@ def build_flow(orders: Orders) -> Dataflow:
         [orders.bootstrap], [orders.source], batch_size=10_000, add_config={"fetch.queue.backoff.ms": "5"}
     )
     records = op.input("signals", flow, source)
-    readings = op.map("decode", records, lambda record: _decode(record.value))
+    readings = op.map("decode", records, lambda record: _decode(record.value))  # type: ignore[union-attr,arg-type]
     routed = op.filter("route", readings, lambda reading: routes[reading.type] == "reading")
     keyed = op.key_on("subject", routed, lambda reading: reading.subject)
     states = op.stateful_map("state", keyed, update)
@@ -67,15 +68,17 @@ def build_flow(orders: Orders) -> Dataflow:
 
 
 def main() -> None:
+    """Run as `python -m bytewax.run -r DIR -s 1` does."""
     orders = Orders.from_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    kafka.Consumer = timed_consumer(confluent_kafka.Consumer, orders, ("bytewax", "confluent-kafka", "msgspec"))
+    timed = timed_consumer(confluent_kafka.Consumer, orders, ("bytewax", "confluent-kafka", "msgspec"))
+    kafka.Consumer = timed  # type: ignore[attr-defined]
     orders.state_dir.mkdir()
-    init_db_dir(orders.state_dir, 1)
-    cli_main(
+    init_db_dir(orders.state_dir, 1)  # type: ignore[no-untyped-call]
+    cli_main(  # type: ignore[no-untyped-call]
         build_flow(orders),
         epoch_interval=timedelta(seconds=1),
-        recovery_config=RecoveryConfig(orders.state_dir),
+        recovery_config=RecoveryConfig(orders.state_dir),  # type: ignore[no-untyped-call]
     )
 
 

@@ -6,7 +6,7 @@ Source: the docstrings of `faust.types.settings.settings`, and the faust-streami
   which is how Faust keeps state and cannot be turned off.
 * Linger of 50 ms and batches of 200 kB for that changelog: without them it is 1.5 to 2 times slower.
 * `uvloop`, orjson, and the Cython extensions that the wheel has; no web server; commits each second.
-* Debug records of Faust's loggers are switched off at the logger: the worker's `-l warn` drops them only at the handler.
+* Debug records of Faust are switched off at its loggers: the worker's `-l warn` drops them only at the handler.
 * Raw bytes in and out and one orjson call, instead of Faust's models, which cost more.
 * One event at a time, because `take()` (many at once) does not work together with tables.
 """
@@ -17,8 +17,9 @@ from typing import Any
 
 import faust
 import orjson
-from contenders.work import Orders, PatternTable, report_first
 from harness.job import ALERT_TYPE, PARTITIONS, THRESHOLD
+
+from contenders.work import Orders, PatternTable, report_first
 
 
 def build_app(orders: Orders) -> faust.App:

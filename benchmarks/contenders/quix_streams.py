@@ -3,7 +3,7 @@
 Source: the docstrings of `quixstreams.Application` and the documentation pages on stateful processing, checkpointing
 and serialization.
 
-* JSON by the built-in deserializer and serializer (orjson inside); state is one list per key in RocksDB, the only store.
+* JSON by the built-in deserializer and serializer (orjson inside); state is one list per key in RocksDB, its store.
 * `commit_interval=1.0`: a checkpoint each second, as signalbox snapshots. `processing_guarantee` is the default,
   at-least-once.
 * `fetch.queue.backoff.ms` as in `plain`; its own default is 100.
@@ -17,9 +17,10 @@ from typing import Any
 
 import confluent_kafka
 import quixstreams.kafka.consumer
-from contenders.work import Orders, PatternTable, timed_consumer
 from harness.job import ALERT_TYPE, THRESHOLD
 from quixstreams import Application, State
+
+from contenders.work import Orders, PatternTable, timed_consumer
 
 
 def update(signal_: dict[str, Any], state: State) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def build_app(orders: Orders) -> Application:
 
 
 def main() -> None:
+    """Run until SIGTERM."""
     orders = Orders.from_environment()
     distributions = ("quixstreams", "confluent-kafka", "orjson", "rocksdict")
     quixstreams.kafka.consumer.ConfluentConsumer = timed_consumer(confluent_kafka.Consumer, orders, distributions)

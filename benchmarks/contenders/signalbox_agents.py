@@ -14,12 +14,15 @@ class SensorWatch(Agent):
     """Watches one sensor and alerts when it exceeds the threshold."""
 
     class State(AgentState):
+        """What an alert tells of, and the last value."""
+
         count: int = 0
         last: float = 0.0
         maximum: float = 0.0
 
     @on(SIGNAL_TYPE)
-    def reading(self, state: State, signal: Signal[Any]) -> Directive | None:
+    def reading(self, state: State, signal: Signal[dict[str, Any]]) -> Directive | None:
+        assert signal.data is not None
         value = signal.data["value"]
         state.count += 1
         state.last = value

@@ -7,16 +7,16 @@
 
 import os
 import sys
-from pathlib import Path
 
 import confluent_kafka
-from contenders.work import Orders, timed_consumer
 
 import connectors.kafka.source
+from contenders.work import Orders, timed_consumer
 from flows import worker
 
 
 def main() -> int:
+    """Run until SIGTERM."""
     orders = Orders.from_environment()
     prefix = orders.source.removesuffix("signals")
     os.environ |= {
@@ -26,7 +26,8 @@ def main() -> int:
         "SIGNALBOX_NODE__APP": "contenders.signalbox_agents:app",
     }
     distributions = ("bytewax", "confluent-kafka", "msgspec")
-    connectors.kafka.source.Consumer = timed_consumer(confluent_kafka.Consumer, orders, distributions)
+    timed = timed_consumer(confluent_kafka.Consumer, orders, distributions)
+    connectors.kafka.source.Consumer = timed  # type: ignore[attr-defined]
     return worker.main(["agents", "--index", "0"])
 
 

@@ -93,13 +93,15 @@ def timed_consumer(consumer_class: Any, orders: Orders, distributions: Sequence[
             if not reported:
                 reported = True
                 report_first(orders, *distributions)
-            # An attribute of the instance hides this class's method: from now on the C method is called directly.
-            self.consume = super().consume
-            self.poll = super().poll
+            # Attributes of the instance hide this class's methods: from now on the C methods are called directly.
+            self.__dict__ |= {"consume": super().consume, "poll": super().poll}
 
     return TimedConsumer
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
-    parts = [r"[^.]+(\.[^.]+)*" if part == "**" else r"[^.]+" if part == "*" else re.escape(part) for part in pattern.split(".")]
+    parts = [
+        r"[^.]+(\.[^.]+)*" if part == "**" else r"[^.]+" if part == "*" else re.escape(part)
+        for part in pattern.split(".")
+    ]
     return re.compile(r"\.".join(parts))

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from confluent_kafka import Producer
+
 from harness.job import SIGNAL_TYPE, Reading, partition_of
 
 #: Of all subjects; far fewer than in the throughput job, as a rate of 1,000 per second visits each often enough.
@@ -45,12 +46,13 @@ def send(producer: Producer, topic: str, seq: int) -> None:
     """Send the signal of this number; its value is over the threshold."""
     subject = f"host-{seq % SUBJECTS:05d}"
     reading = Reading(seq, subject, partition_of(subject), _VALUE)
-    headers = [("ce_id", reading.id), ("ce_type", SIGNAL_TYPE)]
+    headers: list[tuple[str, str | bytes | None]] = [("ce_id", reading.id), ("ce_type", SIGNAL_TYPE)]
     producer.produce(topic, reading.encode(), subject, reading.partition, headers=headers)
     producer.poll(0)
 
 
 def main() -> None:
+    """Send what the schedule on the command line says."""
     schedule = Schedule(**json.loads(sys.argv[1]))
     producer = open_producer(schedule.bootstrap)
     for seq in range(schedule.count):

@@ -46,9 +46,10 @@ class Reading:
         """The CloudEvents JSON, 190 bytes or so."""
         second, ms = divmod(self.seq, 1000)
         minute, second = divmod(second, 60)
+        time = f"2026-01-01T{minute // 60 % 24:02d}:{minute % 60:02d}:{second:02d}.{ms:03d}Z"
         return (
             f'{{"specversion":"1.0","id":"{self.id}","source":"{SOURCE}","type":"{SIGNAL_TYPE}",'
-            f'"subject":"{self.subject}","time":"2026-01-01T{minute // 60 % 24:02d}:{minute % 60:02d}:{second:02d}.{ms:03d}Z",'
+            f'"subject":"{self.subject}","time":"{time}",'
             f'"data":{{"value":{self.value!r},"seq":{self.seq}}}}}'
         ).encode()
 
@@ -72,7 +73,7 @@ def readings(job: Job) -> Iterator[Reading]:
 
     The last signal of every partition exceeds the threshold, so all alerts are out only when all input was read.
     """
-    chance = random.Random(_SEED)  # noqa: S311 - reproducible, not secret
+    chance = random.Random(_SEED)
     subjects = [f"host-{number:05d}" for number in range(job.subjects)]
     partitions = {subject: partition_of(subject) for subject in subjects}
     last_of_partition = {partitions[subject]: subject for subject in subjects}

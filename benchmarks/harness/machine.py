@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from harness.contender import ROOT
 
 #: More waiting processes per core than this, and others are at work on the machine.

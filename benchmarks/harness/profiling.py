@@ -62,13 +62,13 @@ def summary(collapsed: str) -> str:
     stacks = max(threads.values(), key=len)
     own: Counter[str] = Counter()
     with_callees: Counter[str] = Counter()
-    for frames, count in stacks.items():
-        own[frames[-1] if frames else _NO_PYTHON] += count
-        for function in {_LINE_NUMBER.sub(")", frame) for frame in frames}:
-            with_callees[function] += count
+    for path, samples in stacks.items():
+        own[path[-1] if path else _NO_PYTHON] += samples
+        for function in {_LINE_NUMBER.sub(")", frame) for frame in path}:
+            with_callees[function] += samples
     total = sum(own.values())
     parts = [f"{total} samples of the busiest thread at {_RATE_HZ} Hz"]
     for title, counts in (("lines themselves", own), ("functions with what they called", with_callees)):
         parts.append(f"\n{title}:")
-        parts += [f"{100 * count / total:6.1f} %  {frame}" for frame, count in counts.most_common(_MOST_LINES)]
+        parts += [f"{100 * samples / total:6.1f} %  {frame}" for frame, samples in counts.most_common(_MOST_LINES)]
     return "\n".join(parts) + "\n"

@@ -7,10 +7,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.contender import BENCHMARKS
-from harness.running import Run
 from rich.console import Console
 from rich.table import Table
+
+from harness.contender import BENCHMARKS
+from harness.running import Run
 
 BASELINE = "plain"
 SUBJECT = "signalbox"
@@ -86,7 +87,7 @@ def console() -> Console:
 def write(kind: str, content: Mapping[str, Any], machine: Mapping[str, Any], directory: Path) -> Path:
     """Write a result as JSON; its name says what, when and of which commit."""
     directory.mkdir(parents=True, exist_ok=True)
-    stamp = str(machine["at"])[:16].replace("-", "").replace(":", "").replace("T", "-")
+    stamp = str(machine["at"])[:19].replace("-", "").replace(":", "").replace("T", "-")
     path = directory / f"{kind}-{stamp}-{str(machine['commit']).replace('+', '-dirty')}.json"
     path.write_text(json.dumps({"kind": kind, "machine": machine, **content}, indent=2) + "\n")
     return path

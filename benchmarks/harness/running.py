@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import psutil
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+
 from harness.contender import Contender, Place
 from harness.job import PARTITIONS, Expected
 
@@ -191,7 +192,9 @@ def _see_surplus(watch: Watch) -> None:
         watch.step()
 
 
-def _measured(name: str, place: Place, watch: Watch, started_s: float, signals: int, problem: str | None) -> Run:
+def _measured(  # noqa: PLR0917
+    name: str, place: Place, watch: Watch, started_s: float, signals: int, problem: str | None
+) -> Run:
     note: dict[str, Any] = json.loads(place.report.read_text())
     end_s = max(alert.appended_s for alert in watch.alerts)
     wall_s = end_s - note["first_s"]

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from harness.job import PARTITIONS, SIGNAL_TYPE, Job, readings
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from harness.job import PARTITIONS, SIGNAL_TYPE, Job, readings
 from signalbox.config import TOPICS
 
 PREFIX = "bench-"
@@ -63,7 +63,7 @@ class Topics:
             {"bootstrap.servers": self.bootstrap, "linger.ms": 50, "batch.size": 1_000_000, "acks": "all"}
         )
         for reading in readings(job):
-            headers = [("ce_id", reading.id), ("ce_type", SIGNAL_TYPE)]
+            headers: list[tuple[str, str | bytes | None]] = [("ce_id", reading.id), ("ce_type", SIGNAL_TYPE)]
             while True:
                 try:
                     producer.produce(topic, reading.encode(), reading.subject, reading.partition, headers=headers)

@@ -158,11 +158,13 @@ class KafkaAdmin:
         return end_offsets(self._settings, partitions, timeout_s=self._timeout_s)
 
     def _await_topics(self, names: Sequence[str]) -> None:
+        """Wait until the metadata know the topics, and then until the leaders of their partitions know it too."""
         deadline = time.monotonic() + self._timeout_s
         while True:
             known = self._metadata().topics
             waiting = [name for name in names if not _usable(known.get(name))]
             if not waiting:
+                self._ends([(name, partition) for name in names for partition in known[name].partitions])
                 return
             if time.monotonic() > deadline:
                 msg = f"topics were created but cannot be used yet: {', '.join(waiting)}"

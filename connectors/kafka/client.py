@@ -103,6 +103,11 @@ def producer_config(settings: KafkaSettings, **own: object) -> dict[str, Any]:
     )
 
 
+def is_passing(error: KafkaError) -> bool:
+    """Whether the error is one of a broker that is away or not settled yet, so that trying again can help."""
+    return error.code() in _AWAY
+
+
 class LastError:
     """Why a client cannot connect: pass `note` as `error_cb`.
 

@@ -19,6 +19,15 @@ Partition = tuple[str, int]
 """A topic's name and the number of a partition."""
 #: What ListOffsets takes in place of a time in milliseconds.
 EARLIEST, _LATEST = -2, -1
+#: Of a partition whose leader was just chosen: the metadata name it a moment before it knows of it itself.
+_UNSETTLED = (
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
+_SETTLE_S = 0.02
 
 
 def end_offsets(
@@ -52,12 +61,19 @@ def offsets_at(
     the records' own timestamps.
     """
     asked = [TopicPartition(topic, partition, timestamp_ms) for topic, partition in partitions]
-    found = {}
-    for answer in consumer.offsets_for_times(asked, timeout=timeout_s):
-        if answer.error:
-            raise KafkaException(answer.error)
-        found[answer.topic, answer.partition] = answer.offset if answer.offset >= 0 else None
-    return found
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            answers = consumer.offsets_for_times(asked, timeout=max(0.0, deadline - time.monotonic()))
+            for answer in answers:
+                if answer.error:
+                    raise KafkaException(answer.error)
+        except KafkaException as error:
+            if error.args[0].code() not in _UNSETTLED or time.monotonic() > deadline:
+                raise
+            time.sleep(_SETTLE_S)
+        else:
+            return {(it.topic, it.partition): it.offset if it.offset >= 0 else None for it in answers}
 
 
 def _end_offsets(
@@ -81,7 +97,7 @@ def _end_offsets(
             _, ends[place] = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
         elif error.code() == KafkaError._PARTITION_EOF:
             ends[place] = message.offset() or 0
-        elif not error.retriable():
+        elif error.code() not in _UNSETTLED:
             raise KafkaException(error)
     return ends
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]  # re-exported without saying so
 
-from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.client import CALL_TIMEOUT_S, client_config, translating
 from connectors.kafka.source import part_name
 from signalbox.config import KafkaSettings
@@ -43,22 +43,26 @@ def origins(
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "origins.json"
-    partitions = _partitions(settings, {*inputs, *outputs})
-    with (directory / "origins.lock").open("w") as lock:
+    with (
+        closing(Consumer(client_config(settings, **{"group.id": "signalbox.origins"}))) as consumer,
+        (directory / "origins.lock").open("w") as lock,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = _known(path, settings)
+        with translating(settings, "list the topics"):
+            cluster = consumer.list_topics(timeout=CALL_TIMEOUT_S)
+        partitions = _partitions(settings, cluster, {*inputs, *outputs})
+        known = _known(path, settings, cluster)
         before = msgspec.json.encode(known)
-        with closing(Consumer(client_config(settings, **{"group.id": "signalbox.origins"}))) as consumer:
-            reading_from_end = settings.start == "latest"
-            starts = _record(consumer, settings, known.inputs, inputs, partitions, from_end=reading_from_end)
-            ends = _record(consumer, settings, known.outputs, outputs, partitions, from_end=True)
+        reading_from_end = settings.start == "latest"
+        starts = _record(consumer, settings, known.inputs, inputs, partitions, from_end=reading_from_end)
+        ends = _record(consumer, settings, known.outputs, outputs, partitions, from_end=True)
         if msgspec.json.encode(known) != before or not path.exists():
             _write(path, known)
     return starts, ends
 
 
-def _partitions(settings: KafkaSettings, topics: set[str]) -> dict[str, int]:
-    there = {topic.name: topic.partitions for topic in KafkaAdmin(settings).topics()}
+def _partitions(settings: KafkaSettings, cluster: ClusterMetadata, topics: set[str]) -> dict[str, int]:
+    there = {name: len(topic.partitions) for name, topic in cluster.topics.items()}
     missing = sorted(settings.topic_prefix + topic for topic in topics if settings.topic_prefix + topic not in there)
     if missing:
         msg = f"there is no topic {', '.join(missing)} at {settings.bootstrap}"
@@ -66,8 +70,8 @@ def _partitions(settings: KafkaSettings, topics: set[str]) -> dict[str, int]:
     return {topic: there[settings.topic_prefix + topic] for topic in topics}
 
 
-def _known(path: Path, settings: KafkaSettings) -> Origins:
-    cluster_id = KafkaAdmin(settings).cluster_id()
+def _known(path: Path, settings: KafkaSettings, cluster: ClusterMetadata) -> Origins:
+    cluster_id = cluster.cluster_id or ""
     if not path.exists():
         return Origins(cluster_id)
     known = msgspec.json.decode(path.read_bytes(), type=Origins)

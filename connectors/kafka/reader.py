@@ -20,7 +20,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from connectors.kafka.client import CALL_TIMEOUT_S, LastError, client_config, translating
+from connectors.kafka.client import CALL_TIMEOUT_S, LastError, client_config, is_passing, translating
 from connectors.kafka.offsets import EARLIEST, Partition, end_offsets, offsets_at
 from signalbox.config import KafkaSettings
 from signalbox.errors import DeadlineExceeded, NotFound, UsageError
@@ -150,7 +150,7 @@ class _Reading:
         offset = message.offset() or 0
         error = message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if error.retriable() or error.code() == KafkaError._TRANSPORT:
+            if is_passing(error):  # the client connects again by itself
                 return False
             raise KafkaException(error)
         wanted = True

@@ -8,8 +8,9 @@ flow with a message, it never jumps. Progress is mirrored to a consumer group fo
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
@@ -144,16 +145,23 @@ class ConsumerHub:
             self._mirrored_at = now
             self._mirror(consumer)
 
-    def _distribute(self, messages: Sequence[Message]) -> None:
-        parts = self._parts
-        for message in messages:
-            if (error := message.error()) is not None:
-                self._explain(error, message)
-                continue
-            part = parts.get((message.topic(), message.partition()))  # type: ignore[arg-type]  # both are set
-            if part is not None:
-                part.waiting.append(message)
-                self._buffered += 1
+    def _distribute(self, messages: list[Message]) -> None:
+        """Give each partition its records. A poll brings them in runs, so this looks at runs and not at records."""
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if not self._is_error(message)]
+        for topic, of_topic in groupby(messages, Message.topic):
+            for partition, run in groupby(of_topic, Message.partition):
+                part = self._parts.get((topic, partition))  # type: ignore[arg-type]  # a record has both
+                if part is not None:
+                    before = len(part.waiting)
+                    part.waiting.extend(run)
+                    self._buffered += len(part.waiting) - before
+
+    def _is_error(self, message: Message) -> bool:
+        if (error := message.error()) is None:
+            return False
+        self._explain(error, message)
+        return True
 
     def _explain(self, error: KafkaError, message: Message) -> None:
         """Raise for what stops the flow; log what the client mends by itself."""

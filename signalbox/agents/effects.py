@@ -1,24 +1,30 @@
 """From directives to effects: what an agent asked for becomes records to write and timers to keep.
 
 Everything is encoded before anything takes effect, so a directive that cannot be encoded fails its handler as a whole.
-Derived ids rest on the cause and the position among the handler's directives, so a replay makes the same ids again.
+Derived ids rest on the cause and the position among the handler's directives for the same topic, so a replay makes the
+same ids again, whether or not telemetry is on meanwhile.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import msgspec
 from pydantic import BaseModel
 
 from schemas.control import AgentSpawn
-from schemas.signal import Signal, encode
+from schemas.signal import Signal, decode, encode
 from signalbox.agents import directives as d
 from signalbox.agents.contract import Pool
 from signalbox.agents.records import Instance, Timer
+from signalbox.config import TOPICS
 from signalbox.ids import derived_id
 from signalbox.ports import Outgoing
-from signalbox.routing import Router
+from signalbox.routing import Router, is_valid_type
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode_timer = msgspec.msgpack.Encoder().encode
+_decode_timer = msgspec.msgpack.Decoder(tuple[str, Timer]).decode
 
 
 class Cause(NamedTuple):
@@ -35,7 +41,7 @@ class Cause(NamedTuple):
     def of(cls, signal: Signal[Any]) -> "Cause":
         """A signal as the cause of what its handlers do."""
         return cls(
-            f"{signal.source}|{signal.id}",
+            f"{signal.source}\0{signal.id}",
             signal.id,
             signal.correlationid or signal.id,
             signal.traceparent,
@@ -47,14 +53,14 @@ class Effects:
     """What one call of one handler asked for, encoded and ready to be committed."""
 
     __slots__ = (
-        "_cause",
         "_emitter",
-        "_index",
+        "_indexes",
         "_instance",
         "_limit",
         "_now",
         "_subject",
         "_topics",
+        "cause",
         "outgoing",
         "stop",
         "timers",
@@ -68,11 +74,11 @@ class Effects:
         self._emitter = f"{instance.kind.name if pooled else instance.agent_id}|{scope}"
         self._instance = instance
         self._subject = instance.subject
-        self._cause = cause
+        self.cause = cause
         self._now = now
         self._topics = topics
         self._limit = limit
-        self._index = 0
+        self._indexes: dict[str, int] = {}
         self.outgoing: list[Outgoing] = []
         self.timers: dict[str, Timer | None] = {}
         """Timers to set, or, as None, to forget."""
@@ -82,14 +88,14 @@ class Effects:
         """Encode directives.
 
         Raises:
-            TypeError: something among them is no directive, or its data cannot be encoded.
+            Exception: something among them is no directive, or cannot be encoded, sent or kept as it is.
         """
         for directive in directives:
             match directive:
                 case d.Emit(type=type, data=data, subject=subject, topic=topic):
                     self._emit(type, data, subject or self._subject, topic)
                 case d.Reply(type=type, data=data):
-                    self._emit(type, data, self._cause.subject or self._subject, None)
+                    self._emit(type, data, self.cause.subject or self._subject, None)
                 case d.Schedule():
                     self._schedule(directive)
                 case d.CancelTimer(timer=timer):
@@ -111,45 +117,61 @@ class Effects:
             else:
                 self._instance.timers[name] = timer
 
-    def _next_id(self) -> str:
-        self._index += 1
-        return derived_id(self._cause.id, self._emitter, self._index)
+    def _next_id(self, scope: str) -> str:
+        index = self._indexes[scope] = self._indexes.get(scope, 0) + 1
+        return derived_id(self.cause.id, f"{self._emitter}|{scope}", index)
 
     def _emit(self, type: str, data: Any, subject: str, topic: str | None) -> None:
-        signal: Signal[Any] = Signal(
-            id=self._next_id(),
-            source=f"agent/{self._instance.agent_id}",
-            type=type,
-            subject=subject,
-            time=self._now,
-            data=data,
-            correlationid=self._cause.correlation_id,
-            causationid=self._cause.signal_id,
-            traceparent=self._cause.traceparent,
-        )
         if topic is None:
             routes = self._topics.route(type)
             if not routes:
                 msg = f"no topic for signals of type {type!r}: it matches no pattern of kafka.routes"
                 raise TypeError(msg)
             topic = routes[0].target
+        elif topic not in TOPICS or not is_valid_type(type):
+            msg = f"cannot send {type!r} to topic {topic!r}: one of them is not valid; topics: {', '.join(TOPICS)}"
+            raise ValueError(msg)
+        signal: Signal[Any] = Signal(
+            id=self._next_id(topic),
+            source=f"agent/{self._instance.agent_id}",
+            type=type,
+            subject=subject,
+            time=self._now,
+            data=data,
+            correlationid=self.cause.correlation_id,
+            causationid=self.cause.signal_id,
+            traceparent=self.cause.traceparent,
+        )
         value = encode(signal)
-        if len(value) > self._limit:
-            msg = f"the signal {type!r} has {len(value)} bytes; limits.output_bytes allows {self._limit}"
+        if not subject.isprintable():  # stricter than what a reader of ours refuses, and much quicker to see
+            decode(value)
+        size = len(value)
+        if size > self._limit // 2:  # the key, too, counts for the broker
+            size += len(subject.encode())
+        if size > self._limit:
+            msg = f"the signal {type!r} has {size} bytes with its key; limits.output_bytes allows {self._limit}"
             raise ValueError(msg)
         self.outgoing.append(Outgoing(topic, subject, signal.id, type, value))
 
     def _schedule(self, directive: d.Schedule) -> None:
+        if not is_valid_type(directive.type):
+            msg = f"cannot schedule {directive.type!r}: it is not a signal type"
+            raise ValueError(msg)
         data = directive.data
         if isinstance(data, BaseModel):
             data = data.model_dump(mode="json")
         # At least a millisecond, so that a handler that reschedules itself at once cannot hold up its group.
-        msgspec.msgpack.encode(data)  # what cannot be saved must fail here, not in a snapshot
-        due_ms = int(self._now.timestamp() * 1000) + max(1, int(directive.after.total_seconds() * 1000))
-        name = directive.timer or directive.type
-        self.timers[name] = Timer(
-            due_ms, self._next_id(), directive.type, msgspec.to_builtins(data), self._cause.correlation_id
+        due = self._now + max(directive.after, timedelta(milliseconds=1))
+        timer = Timer(
+            -((_EPOCH - due) // timedelta(milliseconds=1)),  # rounded up: not before its time
+            self._next_id("timer"),
+            directive.type,
+            msgspec.to_builtins(data),
+            self.cause.correlation_id,
         )
+        # What cannot be saved, or not be read again, must fail here and not in a snapshot.
+        name, timer = _decode_timer(_encode_timer((directive.timer or directive.type, timer)))
+        self.timers[name] = timer
 
 
 def type_name(value: object) -> str:

@@ -7,28 +7,29 @@ A handler changes the state in place. Only when it returned, and the state and e
 encoded, is that state committed and do its directives take effect; otherwise the committed one is restored.
 """
 
+import contextlib
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import ValidationError as StateError
 from msgspec.structs import replace
 from pydantic import ValidationError
 
 from schemas.payloads.agents import AgentError
 from schemas.payloads.base import ErrorInfo
 from schemas.signal import Signal, decode, encode
-from signalbox.agents.contract import Context, Directives
+from signalbox.agents.contract import Context, Directives, Keyed
 from signalbox.agents.dead_letters import Where, dead_letter
 from signalbox.agents.directives import Emit
-from signalbox.agents.effects import Cause, Effects, type_name
+from signalbox.agents.effects import Cause, Effects
 from signalbox.agents.plan import Handler, Kind, Plan, as_directives
 from signalbox.agents.records import Held, Instance, load, save
 from signalbox.agents.stats import Stats
 from signalbox.clock import Clock
 from signalbox.config import Settings
+from signalbox.errors import described
 from signalbox.ids import key_group
 from signalbox.ports import Outgoing
 from signalbox.routing import ConditionError, Router
@@ -50,6 +51,10 @@ NOWHERE = Where("", -1, -1)
 _FROM_TIMER: tuple[Origin, int] = (("", -1), -1)
 
 
+class StateUnreadable(ValueError):
+    """A saved agent cannot be brought back by this app: its class is gone, changed, or its `migrate` raised."""
+
+
 class AgentGroup:
     """The agents of one key group."""
 
@@ -68,11 +73,10 @@ class AgentGroup:
         self._due: list[tuple[int, str]] = []
         self._dirty: set[str] = set()
         self._out: list[Outgoing] = []
-        self._now = clock.now()
-        self._now_ms = _milliseconds(self._now)
+        self._now_ms = clock.now_ms()
         self._context = Context(
             agent_id="",
-            now=self._now,
+            now=self._now(),
             node=plan.node,
             monotonic=clock.monotonic,
             actions=plan.actions,
@@ -87,29 +91,50 @@ class AgentGroup:
         for kind in self._plan.kinds:
             declared = kind.declared()
             for agent_id in (one for one in declared if str(key_group(one)) == self.key):
-                is_new = agent_id not in self._agents
-                instance = self._instance(agent_id, kind)
-                if not is_new:
-                    self._call_hook(instance, kind.agent.started)
+                self._start_one(agent_id, kind)
             if declared:
                 self._end_undeclared(kind, set(declared))
+
+    def _start_one(self, agent_id: str, kind: Kind) -> None:
+        cause = Cause(f"start|{agent_id}|{self._now_ms}", f"start-{self._now_ms}")
+        is_new = agent_id not in self._agents
+        try:
+            instance = self._instance(agent_id, kind, cause)
+        except StateUnreadable:  # its signals will say so, one by one
+            self._stats.failed[kind.name, "state"] += 1
+            return
+        if not is_new:
+            self._call_hook(instance, kind.agent.started, cause)
 
     def deliver(self, origin: Origin, deliveries: Sequence[Delivery]) -> None:
         """Hand signals to their agents, in order."""
         self._tick()
-        agents, dirty = self._agents, self._dirty
-        for kind_index, agent_id, signal, offset in deliveries:
-            if kind_index == CONTROL:
-                self._control(agent_id, signal, _where(origin, offset))
-                continue
+        agents, dirty, now_ms, processed = self._agents, self._dirty, self._now_ms, self._stats.processed
+        for delivery in deliveries:
+            kind_index, agent_id, signal, offset = delivery
             instance = agents.get(agent_id)
-            if instance.__class__ is not Instance:
-                kind = self._plan.kinds[kind_index]
-                instance = self._instance_or_none(agent_id, kind, signal, _where(origin, offset))
-                if instance is None:
-                    continue
+            if instance.__class__ is not Instance or instance.paused or kind_index == CONTROL:
+                self._deliver_oddly(origin, delivery)
+                continue
             dirty.add(agent_id)
-            self._receive(instance, signal, origin, offset)
+            instance.seen_ms = now_ms
+            kind = instance.kind
+            for handler in kind.known_handlers.get(signal.type) or kind.handlers(signal.type):
+                self._handle(instance, handler, signal, origin, offset)
+            instance.processed += 1
+            processed[kind.name] += 1
+
+    def _deliver_oddly(self, origin: Origin, delivery: Delivery) -> None:
+        """What `deliver` leaves aside: commands, agents to be made or loaded first, and paused ones."""
+        kind_index, agent_id, signal, offset = delivery
+        if kind_index == CONTROL:
+            self._control(agent_id, signal, _where(origin, offset))
+            return
+        instance = self._instance_or_none(agent_id, self._plan.kinds[kind_index], signal, _where(origin, offset))
+        if instance is not None and instance.paused:
+            self._hold(instance, signal, _where(origin, offset))
+        elif instance is not None:
+            self.deliver(origin, [delivery])
 
     def fire_due(self) -> None:
         """Run every timer that is due, and evict what was idle for too long."""
@@ -157,8 +182,17 @@ class AgentGroup:
 
     def restored(self) -> None:
         """Take stock after the last `restore`."""
-        kinds = (self._plan.kind_of(agent_id) for agent_id in self._agents)
-        self.census = Counter(kind.name if kind else "unknown" for kind in kinds)
+        self._tick()
+        census: Counter[str] = Counter()
+        for agent_id, saved in self._agents.items():
+            kind = self._plan.kind_of(agent_id)
+            census[kind.name if kind else "unknown"] += 1
+            if kind is not None and kind.idle_ttl_ms is not None and isinstance(saved, tuple) and not saved[0]:
+                # Saved when its class had no idle time yet, or while it was paused: look at it one idle time from now.
+                due_ms = self._now_ms + kind.idle_ttl_ms
+                self._agents[agent_id] = (due_ms, saved[1])
+                heapq.heappush(self._due, (due_ms, agent_id))
+        self.census = census
 
     def _change(self, agent_id: str) -> Change:
         agent = self._agents.get(agent_id)
@@ -177,60 +211,84 @@ class AgentGroup:
         return iter(list(self._agents))
 
     def get(self, agent_id: str) -> Instance | None:
-        """The instance of this id. Another thread may call it: a state in place is replaced, never changed."""
+        """The instance of this id. Another thread may call it, and look at `committed()`, not at `state`.
+
+        Raises:
+            StateUnreadable: there is one, but this app cannot read it.
+        """
         agent = self._agents.get(agent_id)
         return self._load(agent_id, agent) if isinstance(agent, tuple) else agent
 
     # Instances.
 
     def _tick(self) -> None:
-        self._now = self._context.now = self._clock.now()
-        self._now_ms = _milliseconds(self._now)
+        self._now_ms = self._clock.now_ms()
 
-    def _instance(self, agent_id: str, kind: Kind) -> Instance:
+    def _now(self) -> datetime:
+        """The present of this batch; everything in it happens at one moment."""
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    def _instance(self, agent_id: str, kind: Kind, cause: Cause) -> Instance:
         agent = self._agents.get(agent_id)
         if agent is None:
             agent = self._agents[agent_id] = Instance(agent_id, kind, kind.initial_state, self._now_ms)
             self.census[kind.name] += 1
-            self._call_hook(agent, kind.agent.started)
+            self._call_hook(agent, kind.agent.started, cause)
             self._remember_due(agent)
         elif isinstance(agent, tuple):
             agent = self._agents[agent_id] = self._load(agent_id, agent)
+            self._remember_due(agent)
         return agent
 
     def _instance_or_none(self, agent_id: str, kind: Kind, signal: Signal[Any], where: Where) -> Instance | None:
         try:
-            return self._instance(agent_id, kind)
-        except (StateError, ValueError) as error:
+            return self._instance(agent_id, kind, Cause.of(signal))
+        except StateUnreadable as error:
             # Starting afresh would bury the saved state under a new one, so it stays and the signal waits outside.
             self._stats.failed[kind.name, "state"] += 1
-            self._dead_letter(signal, where, "state_unreadable", f"the saved state of {agent_id}: {error}", agent_id)
+            self._dead_letter(signal, where, "state_unreadable", str(error), agent_id)
             return None
 
     def _readable(self, agent_id: str) -> Instance | None:
         """The instance, unless there is none or its saved state is for a class that cannot read it."""
         try:
             return self.get(agent_id)
-        except (StateError, ValueError):
+        except StateUnreadable:
             return None
 
     def _load(self, agent_id: str, saved: Saved) -> Instance:
         kind = self._plan.kind_of(agent_id)
         if kind is None:
             msg = f"the saved agent {agent_id} belongs to no agent of this app"
-            raise ValueError(msg)
-        return load(agent_id, kind, saved[1])
+            raise StateUnreadable(msg)
+        due_ms, record = saved
+        try:
+            instance = load(agent_id, kind, record)
+        except Exception as error:
+            name, message = described(error)
+            msg = f"the saved state of {agent_id} cannot be read: {name}: {message}"
+            raise StateUnreadable(msg) from error
+        instance.queued_ms = due_ms
+        return instance
 
     def _end_undeclared(self, kind: Kind, declared: set[str]) -> None:
         prefix = f"{kind.name}_"
         for agent_id in [one for one in self._agents if one.startswith(prefix) and one not in declared]:
-            if agent_id.removeprefix(prefix).isdigit():
-                self._remove(agent_id, kind)
+            if agent_id.removeprefix(prefix).isdigit() and (instance := self._readable(agent_id)) is not None:
+                self._end(instance, Cause(f"undeclared|{agent_id}|{self._now_ms}", f"start-{self._now_ms}"))
 
-    def _remove(self, agent_id: str, kind: Kind) -> None:
+    def _end(self, instance: Instance, cause: Cause) -> None:
+        """Stop an agent: its state and its timers are gone, and signals that it held back become dead letters."""
+        agent_id = instance.agent_id
+        instance.ended = True
+        self._call_hook(instance, instance.kind.agent.stopped, cause)
         if self._agents.pop(agent_id, None) is not None:
-            self.census[kind.name] -= 1
+            self.census[instance.kind.name] -= 1
         self._dirty.add(agent_id)
+        for one in instance.held:
+            where = Where(one.topic, one.partition, one.offset)
+            message = f"{agent_id} was stopped while it was paused and held this signal"
+            self._dead_letter(decode(one.value), where, "agent_stopped", message, agent_id)
 
     def _remember_due(self, instance: Instance) -> None:
         due_ms = instance.next_due_ms()
@@ -240,48 +298,50 @@ class AgentGroup:
 
     # Handlers.
 
-    def _receive(self, instance: Instance, signal: Signal[Any], origin: Origin, offset: int) -> None:
-        if instance.paused:
-            self._hold(instance, signal, _where(origin, offset))
-            return
-        instance.seen_ms = self._now_ms
-        kind = instance.kind
-        for handler in kind.known_handlers.get(signal.type) or kind.handlers(signal.type):
-            self._handle(instance, handler, signal, origin, offset)
-        instance.processed += 1
-        self._stats.processed[kind.name] += 1
-
     def _handle(self, instance: Instance, handler: Handler, signal: Signal[Any], origin: Origin, offset: int) -> None:
-        kind = instance.kind
+        if instance.ended:  # by the handler before this one
+            return
+        state = instance.state
         try:
-            if handler.when is not None and not handler.when.holds(signal.data, instance.state):
+            if handler.when is not None and not handler.when.holds(signal.data, state):
                 return
         except ConditionError:
-            self._stats.condition_errors[kind.name] += 1
+            self._stats.condition_errors[handler.agent] += 1
             return
-        context = self._context
-        context.agent_id, context.subject, context.cause_id = instance.agent_id, instance.subject, signal.id
+        effects = None
         try:
             given = signal if handler.model is None else _typed(signal, handler)
-            state = instance.state
-            result = handler.call(state, given, context) if handler.wants_context else handler.call(state, given)
-            wanted = None if result is None else as_directives(result)
-            effects = self._effects(instance, Cause.of(signal), handler.name, wanted) if wanted else None
-            saved = kind.encode_state(state)
+            if handler.wants_context:
+                result = handler.call(state, given, self._about(instance, signal.id))
+            else:
+                result = handler.call(state, given)
+            if result is not None and (wanted := as_directives(result)):
+                effects = self._effects(instance, Cause.of(signal), handler.name, wanted)
+            saved = instance.kind.encode_state(state)
+            # What can be written but not be read again must fail here, not at the next start. And what is read is what
+            # the next handler gets, so that it never depends on whether there was a restart in between.
+            state = instance.kind.decode_state(saved)
         except _InvalidPayload as error:
-            self._stats.failed[kind.name, "payload"] += 1
+            self._stats.failed[handler.agent, "payload"] += 1
             self._dead_letter(signal, _where(origin, offset), "invalid_payload", str(error), instance.agent_id)
             return
         except BaseException as error:  # noqa: BLE001 - a user's handler may raise anything; the worker goes on
             instance.roll_back()
             self._failed(instance, handler.name, signal, _where(origin, offset), error)
             return
-        instance.saved = saved
+        instance.saved, instance.state = saved, state
         if effects is not None:
             self._commit(instance, effects)
 
+    def _about(self, instance: Instance, cause_id: str) -> Context:
+        """The one context, filled in for a call."""
+        context = self._context
+        context.agent_id, context.subject, context.cause_id = instance.agent_id, instance.subject, cause_id
+        context.now = self._now()
+        return context
+
     def _effects(self, instance: Instance, cause: Cause, scope: str, wanted: Iterable[Any]) -> Effects:
-        effects = Effects(instance, cause, scope, now=self._now, topics=self._topics, limit=self._limits.output_bytes)
+        effects = Effects(instance, cause, scope, now=self._now(), topics=self._topics, limit=self._limits.output_bytes)
         effects.add(wanted)
         return effects
 
@@ -291,21 +351,20 @@ class AgentGroup:
         if effects.timers:
             self._remember_due(instance)
         if effects.stop is not None:
-            self._call_hook(instance, instance.kind.agent.stopped)
-            self._remove(instance.agent_id, instance.kind)
+            self._end(instance, effects.cause)
 
-    def _call_hook(self, instance: Instance, hook: Any) -> None:
+    def _call_hook(self, instance: Instance, hook: Any, cause: Cause) -> None:
         """Run `started` or `stopped`, by the rules of a handler."""
-        self._context.agent_id, self._context.subject = instance.agent_id, instance.subject
-        cause = Cause(f"{hook.__name__}|{instance.agent_id}|{self._now_ms}", f"{hook.__name__}-{self._now_ms}")
         try:
-            directives: Directives = hook(instance.state, self._context)
+            directives: Directives = hook(instance.state, self._about(instance, cause.signal_id))
             effects = self._effects(instance, cause, hook.__name__, as_directives(directives))
-            instance.saved = instance.kind.encode_state(instance.state)
+            saved = instance.kind.encode_state(instance.state)
+            state = instance.kind.decode_state(saved)
         except BaseException as error:  # noqa: BLE001 - as for any handler
             instance.roll_back()
             self._report(instance, hook.__name__, cause, "", error)
             return
+        instance.saved, instance.state = saved, state
         effects.stop = None
         self._commit(instance, effects)
 
@@ -313,22 +372,27 @@ class AgentGroup:
         self, instance: Instance, handler: str, signal: Signal[Any], where: Where, error: BaseException
     ) -> None:
         self._report(instance, handler, Cause.of(signal), signal.type, error)
-        message = f"{instance.kind.name}.{handler} raised {type_name(error)}: {error}"
+        name, text = described(error)
+        message = f"{instance.kind.name}.{handler} raised {name}: {text}"
         self._dead_letter(signal, where, "handler_failed", message, instance.agent_id)
 
     def _report(self, instance: Instance, handler: str, cause: Cause, signal_type: str, error: BaseException) -> None:
         instance.errors += 1
         self._dirty.add(instance.agent_id)
         self._stats.failed[instance.kind.name, "handler"] += 1
+        name, message = described(error)
         report = AgentError(
             agent_id=instance.agent_id,
             handler=handler,
             signal_id=cause.signal_id,
             signal_type=signal_type,
-            error=ErrorInfo(type=type_name(error), message=str(error)),
+            error=ErrorInfo(type=name, message=message),
             error_count=instance.errors,
         )
-        self._effects(instance, cause, f"{handler}|error", [Emit("agent.error", report)]).commit(self._out)
+        with contextlib.suppress(
+            ValueError
+        ):  # its own id can make it too large; it is counted
+            self._effects(instance, cause, f"{handler}|error", [Emit("agent.error", report)]).commit(self._out)
 
     def _dead_letter(self, signal: Signal[Any], where: Where, reason: str, message: str, agent_id: str) -> None:
         if where is NOWHERE:  # a timer: there is no record to set aside
@@ -341,7 +405,7 @@ class AgentGroup:
             key=signal.key.encode(),
             value=encode(signal),
             limit_bytes=self._limits.dead_letter_bytes,
-            now=self._now,
+            now=self._now(),
             signal=signal,
             agent_id=agent_id,
         )
@@ -350,34 +414,34 @@ class AgentGroup:
     # Timers.
 
     def _wake(self, instance: Instance) -> None:
+        if instance.paused:
+            return
         agent_id = instance.agent_id
         due = sorted((timer.due_ms, name) for name, timer in instance.timers.items() if timer.due_ms <= self._now_ms)
         for _, name in due:
-            timer = instance.timers.pop(name, None)
-            if timer is None:  # cancelled by a handler of an earlier one
+            timer = instance.timers.get(name)
+            if timer is None or timer.due_ms > self._now_ms:  # cancelled or moved by a handler of an earlier one
                 continue
+            del instance.timers[name]
             self._dirty.add(agent_id)
             signal: Signal[Any] = Signal(
                 id=timer.id,
                 source=f"timer/{agent_id}",
                 type=timer.type,
                 subject=instance.subject,
-                time=self._now,
+                time=self._now(),
                 correlationid=timer.correlation_id,
                 data=timer.data,
             )
             for handler in instance.kind.handlers(timer.type):
                 self._handle(instance, handler, signal, *_FROM_TIMER)
-        if agent_id in self._agents and not self._evict_if_idle(instance):
-            self._remember_due(instance)
-
-    def _evict_if_idle(self, instance: Instance) -> bool:
+        if instance.ended:
+            return
         ttl_ms = instance.kind.idle_ttl_ms
-        if ttl_ms is None or instance.timers or instance.held or self._now_ms < instance.seen_ms + ttl_ms:
-            return False
-        self._call_hook(instance, instance.kind.agent.stopped)
-        self._remove(instance.agent_id, instance.kind)
-        return True
+        if ttl_ms is not None and not instance.timers and self._now_ms >= instance.seen_ms + ttl_ms:
+            self._end(instance, Cause(f"idle|{agent_id}|{instance.seen_ms}", f"idle-{instance.seen_ms}"))
+        else:
+            self._remember_due(instance)
 
     # Control.
 
@@ -385,8 +449,8 @@ class AgentGroup:
         """Obey `control.agent.spawn|pause|resume|stop`."""
         verb = signal.type.rpartition(".")[2]
         kind = self._plan.kind_of(agent_id)
-        known = agent_id in self._agents
-        if kind is None or (verb != "spawn" and not known):
+        can_be = agent_id in self._agents or (verb == "spawn" and kind and isinstance(kind.addressing, Keyed))
+        if kind is None or not can_be:
             self._dead_letter(signal, where, "unknown_agent", f"there is no agent {agent_id!r}", agent_id)
             return
         instance = self._instance_or_none(agent_id, kind, signal, where)
@@ -394,21 +458,22 @@ class AgentGroup:
             return
         self._dirty.add(agent_id)
         if verb == "stop":
-            self._call_hook(instance, kind.agent.stopped)
-            self._remove(agent_id, kind)
+            self._end(instance, Cause.of(signal))
         elif verb == "pause":
             instance.paused = True
         elif verb == "resume":
             instance.paused = False
             held, instance.held = instance.held, []
+            self._remember_due(instance)
             for one in held:
-                self._receive(instance, decode(one.value), (one.topic, one.partition), one.offset)
+                self.deliver((one.topic, one.partition), [(kind.index, agent_id, decode(one.value), one.offset)])
 
     def _hold(self, instance: Instance, signal: Signal[Any], where: Where) -> None:
         if len(instance.held) >= self._limits.held_signals:
             message = f"{instance.agent_id} is paused and holds {self._limits.held_signals} signals already"
             self._dead_letter(signal, where, "agent_paused", message, instance.agent_id)
             return
+        self._dirty.add(instance.agent_id)
         instance.held.append(Held(encode(signal), *where))
 
 
@@ -430,7 +495,3 @@ def _typed(signal: Signal[Any], handler: Handler) -> Signal[Any]:
 
 def _where(origin: Origin, offset: int) -> Where:
     return NOWHERE if offset < 0 else Where(*origin, offset)
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)

@@ -43,7 +43,7 @@ class Episode(msgspec.Struct):
     calm_since: datetime | None = None
     resolved_at: datetime | None = None
     acknowledged_by: str | None = None
-    evidence: list[tuple[datetime, float, str]] = []  # noqa: RUF012 - a struct gives each instance its own
+    evidence: list[tuple[datetime, float, str]] = []
 
 
 class MonitorAgent(FoundationAgent):

@@ -6,15 +6,15 @@ Everything that can be decided before the first signal is decided here, once per
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import BaseModel
 
 from schemas.signal import Signal
-from signalbox.agents.contract import Addressing, Agent, AgentState, Context, Directives, Keyed, Pool, Singleton
+from signalbox.agents.contract import Addressing, Agent, AgentState, Directives, Keyed, Pool, Singleton
 from signalbox.agents.directives import Directive
-from signalbox.config import AgentSettings, Settings
+from signalbox.config import TOPICS, AgentSettings, Settings
 from signalbox.errors import ConfigError
 from signalbox.ids import key_group, stable_hash
 from signalbox.routing import Condition, Route, Router
@@ -67,6 +67,7 @@ class Kind:
         self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
         self.initial_state = self.encode_state(_initial_state(agent, settings))
+        _require_readable(self)
         self._router: Router[Handler] | None = None
         self.known_handlers: dict[str, tuple[Handler, ...]] = {}
         """Handlers by type, as far as remembered; look here before calling `handlers`."""
@@ -155,6 +156,7 @@ class Plan:
             self.kinds.append(kind)
             for handler in _handlers(kind):
                 self._add(handler)
+        _require_distinct(self.kinds)
         for kind in self.kinds:
             kind.bind(self.router)
         self.known_targets: dict[str, tuple[Kind, ...]] = {}
@@ -195,9 +197,16 @@ class Plan:
 
 
 def topic_router(routes: Mapping[str, str]) -> Router[str]:
-    """The router from signal type to output topic of `kafka.routes`."""
+    """The router from signal type to output topic of `kafka.routes`.
+
+    Raises:
+        ConfigError: a pattern is not valid, or there is no such topic.
+    """
     router: Router[str] = Router()
     for pattern, topic in routes.items():
+        if topic not in TOPICS:
+            msg = f"kafka.routes sends {pattern!r} to {topic!r}, which is no topic of this system"
+            raise ConfigError(msg, hint=f"its topics: {', '.join(TOPICS)}")
         router.add(pattern, topic)
     return router
 
@@ -219,10 +228,16 @@ def _handlers(kind: Kind) -> Iterable[Handler]:
 
 
 def _methods(agent: Agent) -> list[tuple[str, Callable[..., Directives]]]:
-    return inspect.getmembers(agent, inspect.ismethod)
+    """The methods in the order in which they are written, those of base classes first."""
+    names = dict.fromkeys(name for part in reversed(type(agent).__mro__) for name in vars(part))
+    found = ((name, inspect.getattr_static(agent, name)) for name in names)
+    return [(name, getattr(agent, name)) for name, member in found if hasattr(member, "routes")]
 
 
 def _wants_context(kind: Kind, function: Callable[..., Directives]) -> bool:
+    if inspect.iscoroutinefunction(function):
+        msg = f"{kind.name}.{function.__name__} is async"
+        raise ConfigError(msg, hint="a handler decides and does not wait: write def, and yield directives")
     count = len(inspect.signature(function).parameters)
     if count not in (2, 3):
         msg = f"{kind.name}.{function.__name__} takes {count} arguments besides self"
@@ -275,6 +290,26 @@ def _initial_state(agent: Agent, settings: AgentSettings) -> AgentState:
     except msgspec.ValidationError as error:
         msg = f"agents.{agent.name}.state: {error}"
         raise ConfigError(msg, hint="every field of a state needs a default") from None
+
+
+def _require_readable(kind: Kind) -> None:
+    """Check the defaults of a state: the library that reads states does not."""
+    try:
+        kind.decode_state(kind.initial_state)
+    except msgspec.ValidationError as error:
+        msg = f"{kind.name}.State has a default that does not fit its type: {error}"
+        raise ConfigError(msg, hint="change the default or the annotation") from None
+
+
+def _require_distinct(kinds: Iterable[Kind]) -> None:
+    """Check that no two classes would share an agent."""
+    owners: dict[str, str] = {}
+    for kind in kinds:
+        node_id = [kind.addressing.node_id] if isinstance(kind.addressing, Keyed) else []
+        for agent_id in filter(None, [*kind.declared(), *node_id]):
+            if (other := owners.setdefault(agent_id, kind.name)) != kind.name:
+                msg = f"{other} and {kind.name} both have an agent with the id {agent_id!r}"
+                raise ConfigError(msg, hint="give one of them another id")
 
 
 def _remember(memo: dict[str, T], type: str, found: T) -> None:

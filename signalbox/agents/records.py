@@ -38,13 +38,14 @@ class Instance:
 
     __slots__ = (
         "agent_id",
+        "ended",
         "errors",
         "held",
         "kind",
         "paused",
         "processed",
-        "saved",
         "queued_ms",
+        "saved",
         "seen_ms",
         "state",
         "subject",
@@ -66,6 +67,8 @@ class Instance:
         """The due time under which it waits in its group's queue; 0 when it does not."""
         self.processed = 0
         self.errors = 0
+        self.ended = False
+        """Whether it was stopped or evicted; nothing is delivered to it any more."""
         self.paused = False
         self.held: list[Held] = []
         """Signals that came while it was paused, oldest first."""
@@ -80,11 +83,11 @@ class Instance:
 
     def next_due_ms(self) -> int:
         """When the runtime must look at it again without a signal; 0 is never."""
-        due = min((timer.due_ms for timer in self.timers.values()), default=0)
-        if self.kind.idle_ttl_ms is None:
-            return due
-        idle = self.seen_ms + self.kind.idle_ttl_ms
-        return min(due, idle) if due else idle
+        if self.paused:  # it handles nothing, timers included, and stays until somebody resumes or stops it
+            return 0
+        if self.timers:  # an agent that waits for a timer is not idle
+            return min(timer.due_ms for timer in self.timers.values())
+        return 0 if self.kind.idle_ttl_ms is None else self.seen_ms + self.kind.idle_ttl_ms
 
 
 class _Saved(msgspec.Struct, array_like=True):
@@ -127,7 +130,7 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
     """The instance of a record, its state migrated to the class's present version.
 
     Raises:
-        ValueError: the record is not one of ours, or its state does not fit the class even after `migrate`.
+        Exception: the record is not one of ours, its state does not fit the class even after `migrate`, or that raised.
     """
     saved = _decode(record)
     if saved.record_version != RECORD_VERSION:
@@ -140,5 +143,4 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
     instance = Instance(agent_id, kind, state, saved.seen_ms)
     instance.processed, instance.errors = saved.processed, saved.errors
     instance.timers, instance.paused, instance.held = saved.timers, saved.paused, saved.held
-    instance.queued_ms = instance.next_due_ms()
     return instance

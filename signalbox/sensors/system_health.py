@@ -73,10 +73,13 @@ class SystemHealthSensor(Sensor):
         """Thresholds are ratios, 0 to 1."""
 
         memory_threshold: Threshold = 0.8
+        """A ratio from which on memory in use is a warning."""
         cpu_threshold: Threshold = 0.8
+        """Likewise for CPU time."""
         disk_threshold: Threshold = 0.8
+        """Likewise for space on the watched file system."""
         critical_threshold: Threshold = 0.95
-        """Of all three; at least as high as each of theirs."""
+        """A ratio from which on any of the three is critical; at least as high as each of theirs."""
         disk_path: Path | None = None
         """Any path on the file system to watch. None: the data directory's."""
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,11 +58,19 @@ def read_all(settings: KafkaSettings, *topics: str, start: str | datetime = "sta
     return list(KafkaReader(settings).read(topics, start=start, follow=False, timeout_s=20))
 
 
-def produce_batches(settings: KafkaSettings, topic: str, timestamps_ms: Sequence[int], *, batch: int) -> None:
-    """Write raw records to partition 0, in batches of that many."""
+def produce_batches(
+    settings: KafkaSettings,
+    topic: str,
+    timestamps_ms: Sequence[int],
+    *,
+    batch: int,
+    partition: int = 0,
+    value: bytes = b"raw",
+) -> None:
+    """Write raw records to one partition, in batches of that many."""
     producer = Producer(producer_config(settings, **{"linger.ms": 50}))
     for number, timestamp in enumerate(timestamps_ms, start=1):
-        producer.produce(topic, b"raw", partition=0, timestamp=timestamp)
+        producer.produce(topic, value, partition=partition, timestamp=timestamp)
         if number % batch == 0:
             producer.flush(10)
     assert producer.flush(10) == 0
@@ -146,11 +155,15 @@ class TestReader:
         assert time.monotonic() - begin < 5
 
     def test_records_written_after_the_beginning_are_left_out(self, settings: KafkaSettings, topic: str) -> None:
-        """The end is settled when `read` is called, not when the records are taken."""
-        publish(settings, topic, make_signals(10))
-        records = KafkaReader(settings).read([topic], start="start", follow=False, timeout_s=20)
-        publish(settings, topic, make_signals(10))
-        assert len(list(records)) == 10
+        """The end is settled when `read` is called, also where new records arrive before the old ones are all read."""
+        produce_batches(settings, topic, [1_000] * 40, batch=1, value=b"x" * 50_000)
+        produce_batches(settings, topic, [1_000], batch=1, partition=1)
+        # So small a queue that partition 0 needs many requests, in which partition 1 takes its turn.
+        small = {"queued.max.messages.kbytes": 256, "fetch.message.max.bytes": 100_000}
+        reader = KafkaReader(settings.model_copy(update={"client": small}))
+        records = reader.read([topic], start="start", follow=False, timeout_s=20)
+        produce_batches(settings, topic, [1_000] * 5, batch=5, partition=1)
+        assert Counter(record.partition for record in records) == {0: 40, 1: 1}
 
     def test_now_begins_at_the_true_end(self, settings: KafkaSettings, topic: str) -> None:
         """From "now" not one of the records that were there is yielded, and the very next one is."""
@@ -254,13 +267,14 @@ class TestAdmin:
         assert {i.name: i.partitions for i in admin.topics() if i.name in (a, b)} == {a: 2, b: 3}
 
     def test_a_race_to_create_is_no_error(self, settings: KafkaSettings) -> None:
-        """When several nodes create the same topics at once, all succeed and the topics can be used."""
+        """When several nodes create the same topics at once, one creates each, and all can use them."""
         names = [f"{settings.topic_prefix}{n}" for n in range(6)]
+        created: list[str] = []
         failures: list[BaseException] = []
 
         def create() -> None:
             try:
-                KafkaAdmin(settings).ensure_topics(names, partitions=2, replication=1)
+                created.extend(KafkaAdmin(settings).ensure_topics(names, partitions=2, replication=1))
                 publish(settings, names[-1], make_signals(1))
             except BaseException as error:
                 failures.append(error)
@@ -271,6 +285,7 @@ class TestAdmin:
         for thread in threads:
             thread.join()
         assert failures == []
+        assert sorted(created) == names
         assert len(read_all(settings, names[-1])) == 4
 
     def test_some_topics_are_shaped_for_their_use(self, settings: KafkaSettings, admin: KafkaAdmin) -> None:
