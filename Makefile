@@ -34,10 +34,9 @@ check: $(STAMP) ## format, lint, types, import contracts, size gates, and whethe
 test: $(STAMP) ## run the tests; the first lines say which Apache Kafka they use
 	$(PY) -m pytest -n $(PYTEST_WORKERS)
 
-bench: $(STAMP) ## measure throughput and latency on a local Apache Kafka, beside other libraries
+bench: $(STAMP) ## measure throughput on a local Apache Kafka, beside other libraries
 	$(PY) benchmarks/throughput.py --setup
 	$(PY) benchmarks/throughput.py
-	$(PY) benchmarks/latency.py
 
 chaos: $(STAMP) ## kill and freeze processes for 50 rounds on Apache Kafka, and count what was lost or doubled
 	$(PY) -m pytest tests/chaos --chaos-rounds 50

@@ -7,6 +7,7 @@ remembered by `signalbox.agents.plan`; what is wrong with a record becomes a dea
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -17,7 +18,7 @@ from schemas.catalog import is_shipped
 from schemas.control import AgentControl, AgentSpawn
 from schemas.signal import MalformedSignal, Signal, decode, decode_batch
 from signalbox.agents.dead_letters import Where, dead_letter
-from signalbox.agents.group import CONTROL, Delivery, Origin
+from signalbox.agents.group import CONTROL, Delivery, Origin, Run
 from signalbox.agents.plan import Kind, Plan
 from signalbox.agents.stats import Stats
 from signalbox.config import Settings
@@ -27,11 +28,15 @@ from signalbox.routing import is_valid_type
 
 #: Records decoded at once. So few stay in the processor's cache until they are addressed.
 _CHUNK = 500
+_TYPE = attrgetter("type")
+_SUBJECT = attrgetter("subject")
 
-Parcel = tuple[Origin, list[Delivery]] | list[Outgoing] | None
+Parcel = tuple[Origin, list[Run]] | list[Outgoing] | None
 """What a key group is given: deliveries, ready records that only pass through, or None to start its agents."""
 Groups = defaultdict[str, list[Delivery]]
-"""Deliveries by key group."""
+"""Deliveries to one kind of agent, by key group."""
+Runs = defaultdict[str, list[Run]]
+"""The same for all kinds."""
 Addressed = tuple[str, tuple[str, Parcel]]
 """A parcel under its group's key, which is repeated because the engine keeps the key to itself."""
 
@@ -57,7 +62,7 @@ class Intake:
         """The parcels for each key group; a group's deliveries are in the order of their records."""
         out: list[Addressed] = []
         for batch in batches:
-            groups: Groups = defaultdict(list)
+            groups: Runs = defaultdict(list)
             refused: list[Outgoing] = []
             if batch.topic == "control":
                 self._sort_control(batch.messages, groups, refused)
@@ -65,13 +70,13 @@ class Intake:
                 self._sort(batch.messages, groups, refused)
             self._stats.received[batch.topic] += len(batch.messages)
             origin = (self._prefix + batch.topic, batch.partition)
-            out.extend((group, (group, (origin, deliveries))) for group, deliveries in groups.items())
+            out.extend((group, (group, (origin, runs))) for group, runs in groups.items())
             if refused:
                 group = str(key_group(f"{batch.topic}-{batch.partition}"))
                 out.append((group, (group, refused)))
         return out
 
-    def _sort(self, messages: Sequence[Message], groups: Groups, refused: list[Outgoing]) -> None:
+    def _sort(self, messages: Sequence[Message], groups: Runs, refused: list[Outgoing]) -> None:
         for start in range(0, len(messages), _CHUNK):
             chunk = messages[start : start + _CHUNK]
             signals = self._read_together(chunk)
@@ -80,25 +85,50 @@ class Intake:
             self._address(chunk, signals, groups, refused)
 
     def _address(
-        self, messages: Sequence[Message], signals: Sequence[Signal[Any]], groups: Groups, refused: list[Outgoing]
+        self, messages: Sequence[Message], signals: Sequence[Signal[Any]], groups: Runs, refused: list[Outgoing]
     ) -> None:
-        known = self._plan.known_targets
-        latest: str | None = None
-        kinds: tuple[Kind, ...] = ()
-        for message, signal in zip(messages, signals, strict=True):
-            if signal.type != latest:
-                latest = signal.type
-                kinds = known.get(latest) or self._plan.targets(latest)
-            if not kinds:
-                self._unhandled(signal, message, refused)
+        """Split signals by who handles them: those of one kind of agent keep their order, whatever their types."""
+        targets, types = self._plan.targets, list(map(_TYPE, signals))
+        homeless: dict[int, tuple[Message, Signal[Any], Kind]] = {}
+        if types and types.count(types[0]) == len(types) and (kinds := targets(types[0])):
             for kind in kinds:
-                place = kind.places.get(signal.subject) or kind.place(signal.subject, signal.id)
-                if place is None:
-                    reason = f"{kind.name} has one agent per subject, and the signal has no subject"
-                    refused.append(self._refuse(message, "missing_subject", reason, signal))
-                    continue
-                agent_id, group = place
-                groups[group].append((kind.index, agent_id, signal, message.offset()))  # type: ignore[arg-type]
+                self._address_to(kind, messages, signals, groups, homeless)
+        else:
+            shares: dict[int, tuple[Kind, list[Message], list[Signal[Any]]]] = {}
+            for type_, message, signal in zip(types, messages, signals, strict=True):
+                kinds = targets(type_)
+                if not kinds:
+                    self._unhandled(signal, message, refused)
+                for kind in kinds:
+                    _, of_kind, signals_of_kind = shares.setdefault(kind.index, (kind, [], []))
+                    of_kind.append(message)
+                    signals_of_kind.append(signal)
+            for kind, of_kind, signals_of_kind in shares.values():
+                self._address_to(kind, of_kind, signals_of_kind, groups, homeless)
+        for message, signal, kind in homeless.values():
+            reason = f"{kind.name} has one agent per subject, and the signal has no subject"
+            refused.append(self._refuse(message, "missing_subject", reason, signal))
+
+    def _address_to(
+        self,
+        kind: Kind,
+        messages: Sequence[Message],
+        signals: Sequence[Signal[Any]],
+        groups: Runs,
+        homeless: dict[int, tuple[Message, Signal[Any], Kind]],
+    ) -> None:
+        """Address signals to agents of one kind; those without the subject that it takes go to `homeless`."""
+        places = list(map(kind.places.get, map(_SUBJECT, signals)))
+        if None in places:
+            places = [kind.place(signal.subject, signal.id) for signal in signals]
+        found: Groups = defaultdict(list)
+        for place, message, signal in zip(places, messages, signals, strict=True):
+            if place is not None:
+                found[place[1]].append((place[0], signal, message.offset()))  # type: ignore[arg-type]  # it has one
+            else:
+                homeless.setdefault(message.offset() or 0, (message, signal, kind))
+        for group, deliveries in found.items():
+            groups[group].append((kind.index, deliveries))
 
     def _read_together(self, messages: Sequence[Message]) -> list[Signal[Any]] | None:
         values = [message.value() for message in messages]
@@ -137,7 +167,7 @@ class Intake:
             reason = f"{signal.type[:200]!r} is not a type: segments of A-Z a-z 0-9 _ - joined by dots"
             refused.append(self._refuse(message, "invalid_type", reason, signal))
 
-    def _sort_control(self, messages: Sequence[Message], groups: Groups, refused: list[Outgoing]) -> None:
+    def _sort_control(self, messages: Sequence[Message], groups: Runs, refused: list[Outgoing]) -> None:
         for message in messages:
             try:
                 signal = self._read(message)
@@ -146,8 +176,8 @@ class Intake:
                 refused.append(self._refuse(message, error.reason, str(error)))
                 continue
             if agent_id is not None:
-                delivery = (CONTROL, agent_id, signal, message.offset() or 0)
-                groups[str(key_group(agent_id))].append(delivery)
+                run = (CONTROL, [(agent_id, signal, message.offset() or 0)])
+                groups[str(key_group(agent_id))].append(run)
 
     def _commanded(self, signal: Signal[Any]) -> str | None:
         """The agent that a control signal is for; None if it is for somebody else."""

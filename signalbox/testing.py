@@ -11,7 +11,7 @@ from typing import Any
 from schemas.control import AgentControl, AgentSpawn
 from schemas.signal import Signal, decode, encode, new_signal
 from signalbox.agents.dead_letters import DEAD_LETTERS
-from signalbox.agents.group import CONTROL, AgentGroup, Delivery
+from signalbox.agents.group import CONTROL, AgentGroup
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.app import App
@@ -136,22 +136,28 @@ class Harness:
 
     def _deliver(self, topic: str, signal: Signal[Any]) -> None:
         if topic == "control":
-            self._deliver_to(topic, self._commanded(signal), (CONTROL, self._commanded(signal), signal, self._sent))
+            agent_id = self._commanded(signal)
+            if agent_id is not None:
+                self._deliver_to(topic, agent_id, CONTROL, signal)
             return
         for kind in self._plan.targets(signal.type):
             place = kind.place(signal.subject, signal.id)
             if place is not None:
-                self._deliver_to(topic, place[0], (kind.index, place[0], signal, self._sent))
+                self._deliver_to(topic, place[0], kind.index, signal)
 
-    def _commanded(self, signal: Signal[Any]) -> str:
+    def _commanded(self, signal: Signal[Any]) -> str | None:
+        """The agent that a control signal is for; None if it is for somebody else."""
+        if not signal.type.startswith("control.agent."):
+            return None
         if signal.type != "control.agent.spawn":
             return AgentControl.model_validate(signal.data).agent_id
         spawn = AgentSpawn.model_validate(signal.data)
         kind = self._plan.kind(spawn.agent_type)
         return kind.agent_id(spawn.subject) if kind else spawn.agent_type
 
-    def _deliver_to(self, topic: str, agent_id: str, delivery: Delivery) -> None:
-        self._groups[str(key_group(agent_id))].deliver((topic, 0), [delivery])
+    def _deliver_to(self, topic: str, agent_id: str, kind_index: int, signal: Signal[Any]) -> None:
+        run = (kind_index, [(agent_id, signal, self._sent)])
+        self._groups[str(key_group(agent_id))].deliver((topic, 0), [run])
 
     def _settle(self) -> None:
         """Feed what agents wrote to the topics they listen to back to them, until nothing new comes."""

@@ -133,7 +133,7 @@ def run_once(
             problem = crashed or find_problem(watch.alerts, expected)
             if crashed or not watch.alerts:
                 return Run(contender=contender.name, problem=f"{problem}; {_tail(place.log)}")
-            return _measured(contender.name, place, watch, started_s, signals, problem)
+            return _measured(contender.name, place, watch, started_s=started_s, signals=signals, problem=problem)
     finally:
         stop(process)
 
@@ -192,9 +192,7 @@ def _see_surplus(watch: Watch) -> None:
         watch.step()
 
 
-def _measured(  # noqa: PLR0917
-    name: str, place: Place, watch: Watch, started_s: float, signals: int, problem: str | None
-) -> Run:
+def _measured(name: str, place: Place, watch: Watch, *, started_s: float, signals: int, problem: str | None) -> Run:
     note: dict[str, Any] = json.loads(place.report.read_text())
     end_s = max(alert.appended_s for alert in watch.alerts)
     wall_s = end_s - note["first_s"]

@@ -75,13 +75,15 @@ class ProducerHub:
 
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is read back with its siblings before the first write."""
+        if self._producer is None:
+            # At once: an idempotent producer needs up to a second before its first delivery.
+            self._producer = Producer(_producer_config(self._settings))
         self._unread.append(part)
         self._parts[self.prefix + part.topic, part.partition] = part
 
     def producer(self) -> Producer:
         """The producer, after every new partition was read back."""
-        if self._producer is None:
-            self._producer = Producer(_producer_config(self._settings))
+        assert self._producer is not None, "made when the first partition was registered"
         if self._unread:
             new, self._unread = self._unread, []
             _read_back(self._settings, {(self.prefix + part.topic, part.partition): part for part in new})

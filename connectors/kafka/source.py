@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _BUFFERED = 50_000
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
+_METADATA_TIMEOUT_S = 30.0
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
 
@@ -180,6 +181,8 @@ class ConsumerHub:
     def _assigned(self) -> Consumer:
         if self._consumer is None:
             self._consumer = Consumer(_consumer_config(self._settings, self._group))
+            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
+            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
         if self._new:
             prefix = self._settings.topic_prefix
             added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from signalbox.errors import ConfigError
+
+_to_json_values = TypeAdapter(Any).dump_python
 
 
 class ActionError(Exception):
@@ -37,14 +39,25 @@ class Action:
     run: Callable[[Any], Any]
 
     def __call__(self, params: dict[str, Any]) -> Any:
-        """Validate and run.
+        """Validate and run; see `validated` and `perform` for what they raise."""
+        return self.perform(self.validated(params))
+
+    def validated(self, params: dict[str, Any]) -> BaseModel:
+        """The parameters as the function wants them.
 
         Raises:
-            pydantic.ValidationError: the parameters do not fit.
-            ActionError: the action refused.
+            pydantic.ValidationError: they do not fit.
         """
-        result = self.run(self.params.model_validate(params))
-        return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+        return self.params.model_validate(params)
+
+    def perform(self, params: BaseModel) -> Any:
+        """Run with validated parameters, and give the result as JSON values.
+
+        Raises:
+            ActionError: the action refused.
+            Exception: the action raised it, or its result has no JSON form.
+        """
+        return _to_json_values(self.run(params), mode="json")
 
 
 def action(name: str | None = None) -> Callable[[Callable[[Any], Any]], Action]:

@@ -71,6 +71,8 @@ class Context:
     monotonic: Callable[[], float] = field(default=lambda: 0.0)
     actions: Any = None
     """The app's actions by name."""
+    output_bytes: int = 900_000
+    """The largest signal that may be emitted, its key included (`limits.output_bytes`)."""
     telemetry: bool = True
     """Whether actions are reported before and after (`telemetry.actions`)."""
 

@@ -14,6 +14,7 @@ from schemas.payloads.base import ErrorInfo
 from signalbox.actions import ActionError
 from signalbox.agents.contract import Agent, Context, Keyed, Singleton
 from signalbox.agents.directives import Directive, Emit
+from signalbox.errors import described
 from signalbox.ids import derived_id
 
 Outcome = tuple[Any, ErrorInfo | None, float]
@@ -83,10 +84,12 @@ def _attempt(run: Callable[[], Any]) -> tuple[Any, ErrorInfo | None]:
     try:
         return run(), None
     except ActionError as error:
-        return None, ErrorInfo(type=error.type, message=str(error), retryable=error.retryable)
+        name, message = described(error)
+        return None, ErrorInfo(type=error.type[:256] or name, message=message, retryable=bool(error.retryable))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "params"
         return None, ErrorInfo(type="invalid_params", message=f"{place}: {first['msg']}", retryable=False)
-    except Exception as error:  # noqa: BLE001 - an action may raise anything; it becomes the task's error
-        return None, ErrorInfo(type=type(error).__name__, message=str(error), retryable=False)
+    except BaseException as error:  # noqa: BLE001 - an action may raise anything; it becomes the task's error
+        name, message = described(error)
+        return None, ErrorInfo(type=name, message=message, retryable=False)

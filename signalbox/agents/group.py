@@ -12,6 +12,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -34,11 +35,13 @@ from signalbox.ids import key_group
 from signalbox.ports import Outgoing
 from signalbox.routing import ConditionError, Router
 
-#: A delivery of this kind is a control signal for the agent, not one for its handlers.
+#: A run of this kind holds commands for the runtime, not signals for handlers.
 CONTROL = -1
 
-Delivery = tuple[int, str, Signal[Any], int]
-"""Index of the kind (or CONTROL), agent id, signal, offset in its partition."""
+Delivery = tuple[str, Signal[Any], int]
+"""Agent id, signal, offset in its partition."""
+Run = tuple[int, list[Delivery]]
+"""Index of the kind (or CONTROL), and deliveries to agents of that kind, in order."""
 Origin = tuple[str, int]
 """Topic and partition that deliveries came from."""
 Saved = tuple[int, bytes]
@@ -48,6 +51,7 @@ Change = tuple[str, int, bytes | None]
 
 #: Where signals that no broker delivered come from: timers and starts.
 NOWHERE = Where("", -1, -1)
+_AGENT_ID = itemgetter(0)
 _FROM_TIMER: tuple[Origin, int] = (("", -1), -1)
 
 
@@ -80,6 +84,7 @@ class AgentGroup:
             node=plan.node,
             monotonic=clock.monotonic,
             actions=plan.actions,
+            output_bytes=settings.limits.output_bytes,
             telemetry=settings.telemetry.actions,
         )
 
@@ -106,35 +111,43 @@ class AgentGroup:
         if not is_new:
             self._call_hook(instance, kind.agent.started, cause)
 
-    def deliver(self, origin: Origin, deliveries: Sequence[Delivery]) -> None:
+    def deliver(self, origin: Origin, runs: Iterable[Run]) -> None:
         """Hand signals to their agents, in order."""
         self._tick()
-        agents, dirty, now_ms, processed = self._agents, self._dirty, self._now_ms, self._stats.processed
-        for delivery in deliveries:
-            kind_index, agent_id, signal, offset = delivery
-            instance = agents.get(agent_id)
-            if instance.__class__ is not Instance or instance.paused or kind_index == CONTROL:
-                self._deliver_oddly(origin, delivery)
+        for kind_index, deliveries in runs:
+            if kind_index != CONTROL:
+                self._deliver_run(origin, self._plan.kinds[kind_index], deliveries)
                 continue
-            dirty.add(agent_id)
+            for agent_id, signal, offset in deliveries:
+                self._control(agent_id, signal, _where(origin, offset))
+
+    def _deliver_run(self, origin: Origin, kind: Kind, deliveries: Sequence[Delivery]) -> None:
+        agents, now_ms = self._agents, self._now_ms
+        self._dirty.update(map(_AGENT_ID, deliveries))
+        latest: str | None = None
+        handlers: tuple[Handler, ...] = ()
+        for agent_id, signal, offset in deliveries:
+            instance = agents.get(agent_id)
+            if instance.__class__ is not Instance or instance.paused:
+                instance = self._willing(agent_id, kind, signal, _where(origin, offset))
+                if instance is None:
+                    continue
+            if signal.type != latest:
+                latest = signal.type
+                handlers = kind.handlers(latest)
             instance.seen_ms = now_ms
-            kind = instance.kind
-            for handler in kind.known_handlers.get(signal.type) or kind.handlers(signal.type):
+            for handler in handlers:
                 self._handle(instance, handler, signal, origin, offset)
             instance.processed += 1
-            processed[kind.name] += 1
+        self._stats.processed[kind.name] += len(deliveries)
 
-    def _deliver_oddly(self, origin: Origin, delivery: Delivery) -> None:
-        """What `deliver` leaves aside: commands, agents to be made or loaded first, and paused ones."""
-        kind_index, agent_id, signal, offset = delivery
-        if kind_index == CONTROL:
-            self._control(agent_id, signal, _where(origin, offset))
-            return
-        instance = self._instance_or_none(agent_id, self._plan.kinds[kind_index], signal, _where(origin, offset))
+    def _willing(self, agent_id: str, kind: Kind, signal: Signal[Any], where: Where) -> Instance | None:
+        """The instance, made or loaded if need be; None if the signal waits with it or cannot be handled."""
+        instance = self._instance_or_none(agent_id, kind, signal, where)
         if instance is not None and instance.paused:
-            self._hold(instance, signal, _where(origin, offset))
-        elif instance is not None:
-            self.deliver(origin, [delivery])
+            self._hold(instance, signal, where)
+            return None
+        return instance
 
     def fire_due(self) -> None:
         """Run every timer that is due, and evict what was idle for too long."""
@@ -389,9 +402,7 @@ class AgentGroup:
             error=ErrorInfo(type=name, message=message),
             error_count=instance.errors,
         )
-        with contextlib.suppress(
-            ValueError
-        ):  # its own id can make it too large; it is counted
+        with contextlib.suppress(ValueError):  # its own id can make it too large; it is counted
             self._effects(instance, cause, f"{handler}|error", [Emit("agent.error", report)]).commit(self._out)
 
     def _dead_letter(self, signal: Signal[Any], where: Where, reason: str, message: str, agent_id: str) -> None:
@@ -466,7 +477,7 @@ class AgentGroup:
             held, instance.held = instance.held, []
             self._remember_due(instance)
             for one in held:
-                self.deliver((one.topic, one.partition), [(kind.index, agent_id, decode(one.value), one.offset)])
+                self._deliver_run((one.topic, one.partition), kind, [(agent_id, decode(one.value), one.offset)])
 
     def _hold(self, instance: Instance, signal: Signal[Any], where: Where) -> None:
         if len(instance.held) >= self._limits.held_signals:

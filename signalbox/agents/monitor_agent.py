@@ -130,7 +130,7 @@ class MonitorAgent(FoundationAgent):
             episode.hold_s = min(episode.hold_s * 2, MAX_HOLD * state.check_interval / 1000)
             yield CancelTimer(f"check.{metric}")
             if episode.resolved_at is not None:
-                news = "raised"
+                news, episode.severity = "raised", severity
                 yield _escalation(metric, state.escalate_after)
             episode.calm_since = episode.resolved_at = None
         if severity == "critical" and episode.severity == "warning":
@@ -146,14 +146,19 @@ class MonitorAgent(FoundationAgent):
         if episode.resolved_at is not None:
             return
         episode.value = value
-        if episode.calm_since is None and value < state.alert_threshold - MARGIN:
+        if value >= min(state.alert_threshold, state.critical_threshold) - MARGIN:
+            if episode.calm_since is not None:
+                episode.calm_since = None
+                yield CancelTimer(f"check.{metric}")
+        elif episode.calm_since is None:
             episode.calm_since = context.now
             yield _check_in(metric, episode.hold_s)
 
     def _tell(self, state: State, metric: str, episode: Episode, news: str, context: Context) -> Emit:
         episode.state = news
         state.alerts_sent += 1
-        threshold = state.critical_threshold if episode.severity == "critical" else state.alert_threshold
+        bounds = sorted((state.alert_threshold, state.critical_threshold))
+        threshold = bounds[1] if episode.value >= bounds[1] else bounds[0]
         alert = Alert(
             alert_id=episode.alert_id,
             dedup_key=_dedup_key(context.agent_id, metric),

@@ -5,7 +5,7 @@ Everything that can be decided before the first signal is decided here, once per
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -120,7 +120,7 @@ class Kind:
         if found is None:
             assert self._router is not None
             routes = self._router.route(type)
-            found = tuple(route.target for route in routes if route.target.kind == self.index)
+            found = _each_once(route.target for route in routes if route.target.kind == self.index)
             _remember(self.known_handlers, type, found)
         return found
 
@@ -225,6 +225,19 @@ def _handlers(kind: Kind) -> Iterable[Handler]:
                 call=function,
                 wants_context=_wants_context(kind, function),
             )
+
+
+def _each_once(handlers: Iterable[Handler]) -> tuple[Handler, ...]:
+    """Handlers that are found by several of their patterns run once, at the first place, if any condition holds."""
+    by_name: dict[str, Handler] = {}
+    for handler in handlers:
+        known = by_name.get(handler.name)
+        if known is None:
+            by_name[handler.name] = handler
+        elif known.when is not None:
+            either = None if handler.when is None else known.when | handler.when
+            by_name[handler.name] = replace(known, when=either)
+    return tuple(by_name.values())
 
 
 def _methods(agent: Agent) -> list[tuple[str, Callable[..., Directives]]]:

@@ -3,9 +3,12 @@
 from collections.abc import Generator
 from typing import Any
 
+import msgspec
+from pydantic import BaseModel
+
 from schemas.payloads.base import ErrorInfo
 from schemas.payloads.tasks import TaskCompleted, TaskFailed, TaskSubmitted
-from schemas.signal import Signal
+from schemas.signal import Signal, encode
 from signalbox.actions import Action, ActionError
 from signalbox.agents.contract import AgentState, Context, Pool, on
 from signalbox.agents.directives import Directive, Reply
@@ -33,11 +36,14 @@ class TaskAgent(FoundationAgent):
         """ValidateTask, ProcessTask, CompleteTask, one after the other."""
         task = signal.data
         assert task is not None
-        action, error, _ = yield from self.perform(context, "validate_task", lambda: _validate(task, context))
+        valid, error, _ = yield from self.perform(context, "validate_task", lambda: _validate(task, signal, context))
         result, duration_ms, attempts = None, 0.0, 0
         if error is None:
             attempts = 1
-            result, error, duration_ms = yield from self.perform(context, "process_task", lambda: action(task.params))
+            action, params = valid
+            result, error, duration_ms = yield from self.perform(
+                context, "process_task", lambda: _process(action, params, signal, context)
+            )
         answer, _, _ = yield from self.perform(
             context,
             "complete_task",
@@ -46,16 +52,30 @@ class TaskAgent(FoundationAgent):
         yield answer
 
 
-def _validate(task: TaskSubmitted, context: Context) -> Action:
-    if task.deadline is not None and task.deadline <= context.now:
-        msg = f"the deadline {task.deadline.isoformat()} has passed"
+def _validate(task: TaskSubmitted, signal: Signal[Any], context: Context) -> tuple[Action, BaseModel]:
+    deadline = min((one for one in (task.deadline, signal.deadline) if one is not None), default=None)
+    if deadline is not None and deadline <= context.now:
+        msg = f"the deadline {deadline.isoformat()} has passed"
         raise ActionError(msg, type="deadline_exceeded")
     action: Action | None = context.actions.get(task.action)
     if action is None:
         known = ", ".join(sorted(context.actions))
         msg = f"there is no action {task.action!r}; there are: {known}"
         raise ActionError(msg, type="unknown_action")
-    return action
+    return action, action.validated(task.params)
+
+
+def _process(action: Action, params: BaseModel, signal: Signal[Any], context: Context) -> Any:
+    """Run the action, and see that its result can be sent: a task whose answer cannot be would get none."""
+    result = action.perform(params)
+    size = len(msgspec.json.encode(result))
+    if size > context.output_bytes // 2:
+        # The answer repeats each attribute of the task's signal, and of them each at most twice.
+        room = context.output_bytes - 2 * len(encode(msgspec.structs.replace(signal, data=None))) - 2_048
+        if size > room:
+            msg = f"the result has {size} bytes as JSON; limits.output_bytes leaves {max(0, room)} for it"
+            raise ActionError(msg, type="result_too_large")
+    return result
 
 
 def _complete(  # noqa: PLR0917 - the parts of one answer

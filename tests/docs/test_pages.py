@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def write_files(page: Path, folder: Path) -> None:
-    """Put the blocks that are files into the folder."""
+    """Put the files that the page is about into the folder: its blocks that are files, and those that lie beside it."""
+    for path in page.parent.glob("*.py") if page.parent.parent.name == "examples" else ():
+        shutil.copy(path, folder)
     for block in blocks(page, "python"):
         if (name := file_name(block)) is not None:
             (folder / name).write_text(block)

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ _ROOT = Path(__file__).parents[2]
 #: For what takes a second on a quiet machine. Reached only when something is broken.
 PATIENCE_S = 120.0
 FREEZE_S = 5.0
+#: A pause that a strike caused begins so soon after it, and longer than this before the next one.
+_SOON_MS, _BREATH_MS = 2_000, 100
 _TAIL_LINES = 60
 #: What the Kafka client says many times a second while a broker is away.
 _NOISE = "Connection refused"
@@ -291,8 +294,8 @@ class Chaos:
 def recoveries_s(strikes: Sequence[Strike], times_ms: Sequence[int]) -> dict[Fault, list[float]]:
     """For each strike the seconds until answers flowed again.
 
-    That is the end of the longest pause between two answers that began before the next strike; the first answer after
-    a strike may still be one of the process that was struck, or of its peer.
+    That is the end of the longest pause between two answers that began soon after the strike and before the next one.
+    The first answer after a strike tells nothing: it may be one of a process that was not struck.
 
     Args:
         strikes: in order.
@@ -300,19 +303,16 @@ def recoveries_s(strikes: Sequence[Strike], times_ms: Sequence[int]) -> dict[Fau
     """
     found: dict[Fault, list[float]] = {}
     nexts = [strike.at * 1000 for strike in strikes[1:]] + [float("inf")]
-    position = 0
     for strike, until in zip(strikes, nexts, strict=True):
         at = strike.at * 1000
-        while position < len(times_ms) and times_ms[position] < at:
-            position += 1
-        longest, end = -1.0, at
-        previous = at
-        for moment in times_ms[position:]:
-            if moment - previous > longest:
-                longest, end = moment - previous, float(moment)
-            if moment > until:
+        last = min(at + _SOON_MS, until - _BREATH_MS)
+        longest, end, begin = 0.0, at, at
+        for moment in times_ms[bisect_left(times_ms, at) :]:
+            if moment - begin > longest:
+                longest, end = moment - begin, float(moment)
+            begin = moment
+            if begin > last:
                 break
-            previous = moment
         found.setdefault(strike.fault, []).append((end - at) / 1000)
     return found
 

@@ -21,7 +21,8 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        return shlex.split(self.line, comments=True)
+        """As the shell splits it; what it would substitute is left as a word."""
+        return shlex.split(re.sub(r"\$\([^)]*\)", "SUBSTITUTED", self.line), comments=True)
 
 
 def pages() -> list[Path]:
