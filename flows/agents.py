@@ -1,7 +1,7 @@
 """The agents flow: signals in, agents decide, alerts, results, telemetry and dead letters out.
 
     signals, control -> intake -> one keyed state per key group -> one writer per output partition
-    pulse --------------^ starts the declared agents               ^ paces idle output partitions
+    pulse -------------^          starts the declared agents       keeps idle output partitions up to date
 
 Run by `flows.worker` under `signalbox up`, or by the engine alone: `python -m bytewax.run flows.agents:flow`.
 """
@@ -9,6 +9,7 @@ Run by `flows.worker` under `signalbox up`, or by the engine alone: `python -m b
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import bytewax.operators as op
@@ -17,22 +18,22 @@ from bytewax.dataflow import Dataflow
 from connectors.kafka.origins import origins
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
-from connectors.kafka.source import KafkaSource
+from connectors.kafka.source import KafkaSource, RecordBatch
 from connectors.segments import SegmentStore
-from flows.intake import Addressed, Intake
-from flows.operators import START, GroupLogic, Placed, PulseSource, Runtime
+from flows.intake import Intake, Pulse
+from flows.operators import GroupLogic, Inputs, Placed, Runtime
 from signalbox import plugins
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import SystemClock
 from signalbox.config import TOPICS, Settings, load_settings
-from signalbox.ids import KEY_GROUPS
 from signalbox.routing import Pattern, Router
 
 NAME = "agents"
 #: Topics that agents write and may also listen to.
 _READ_BACK = ("alerts", "scaling")
+_VALUE = itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,23 +109,17 @@ def _topics_of(pattern: Pattern, topics: Router[str]) -> set[str]:
 def _wire(runtime: Runtime, source: KafkaSource, sink: KafkaSink, drain: threading.Event) -> Dataflow:
     flow = Dataflow(NAME)
     intake = Intake(runtime.plan, runtime.settings, runtime.stats)
-    every_part = runtime.placement.all_parts()
+    pulses = [(part, PULSE) for part in runtime.placement.all_parts()]
 
-    def start(pulse: str) -> Iterable[Addressed]:
-        groups = map(str, range(KEY_GROUPS))
-        return ((group, (group, None)) for group in groups) if pulse == START else ()
+    def pulse(item: RecordBatch | Pulse) -> Iterable[Placed]:
+        # At the start too: the sooner a partition knows its place, the less there is to read back.
+        return pulses if isinstance(item, Pulse) else ()
 
-    def beat(pulse: str) -> Iterable[Placed]:
-        return () if pulse == START else ((part, PULSE) for part in every_part)
-
-    records = op.input("records", flow, source)
-    pulses = op.input("pulse", flow, PulseSource(drain))
-    parcels = op.merge(
-        "inbox", op.flat_map_batch("intake", records, intake.parcels), op.flat_map("start", pulses, start)
-    )
+    inputs = op.input("inputs", flow, Inputs(source, drain))
+    parcels = op.flat_map_batch("intake", inputs, intake.parcels)
     decided = op.stateful_batch("agents", parcels, lambda resumed: GroupLogic(runtime, resumed))
-    written = op.map("written", decided, lambda item: item[1])
-    op.output("write", op.merge("outbox", written, op.flat_map("beat", pulses, beat)), sink)
+    written = op.map("written", decided, _VALUE)
+    op.output("write", op.merge("outbox", written, op.flat_map("pulse", inputs, pulse)), sink)
     return flow
 
 

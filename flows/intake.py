@@ -7,6 +7,7 @@ remembered by `signalbox.agents.plan`; what is wrong with a record becomes a dea
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from operator import attrgetter
 from typing import Any
 
@@ -22,17 +23,28 @@ from signalbox.agents.group import CONTROL, Delivery, Origin, Run
 from signalbox.agents.plan import Kind, Plan
 from signalbox.agents.stats import Stats
 from signalbox.config import Settings
-from signalbox.ids import key_group
+from signalbox.ids import KEY_GROUPS, key_group
 from signalbox.ports import Outgoing
 from signalbox.routing import is_valid_type
 
 #: Records decoded at once. So few stay in the processor's cache until they are addressed.
 _CHUNK = 500
+_EVERY_GROUP = [str(group) for group in range(KEY_GROUPS)]
 _TYPE = attrgetter("type")
 _SUBJECT = attrgetter("subject")
 
-Parcel = tuple[Origin, list[Run]] | list[Outgoing] | None
-"""What a key group is given: deliveries, ready records that only pass through, or None to start its agents."""
+
+class Pulse(Enum):
+    """What makes a flow move without records."""
+
+    START = "start"
+    """Once per execution: declared agents come into being."""
+    BEAT = "beat"
+    """Now and then: every output partition saves how far its topic has got."""
+
+
+Parcel = tuple[Origin, list[Run]] | list[Outgoing] | Pulse
+"""What a key group is given: deliveries, ready records that only pass through, or the word to start its agents."""
 Groups = defaultdict[str, list[Delivery]]
 """Deliveries to one kind of agent, by key group."""
 Runs = defaultdict[str, list[Run]]
@@ -58,10 +70,13 @@ class Intake:
         self._limits = settings.limits
         self._stats = stats
 
-    def parcels(self, batches: Iterable[RecordBatch]) -> list[Addressed]:
+    def parcels(self, inputs: Iterable[RecordBatch | Pulse]) -> list[Addressed]:
         """The parcels for each key group; a group's deliveries are in the order of their records."""
         out: list[Addressed] = []
-        for batch in batches:
+        for batch in inputs:
+            if isinstance(batch, Pulse):
+                out.extend((group, (group, batch)) for group in _EVERY_GROUP if batch is Pulse.START)
+                continue
             groups: Runs = defaultdict(list)
             refused: list[Outgoing] = []
             if batch.topic == "control":

@@ -7,7 +7,7 @@ list of those pieces.
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,8 +15,9 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
+from connectors.kafka.source import KafkaSource, RecordBatch
 from connectors.segments import Piece, SegmentStore
-from flows.intake import Parcel
+from flows.intake import Parcel, Pulse
 from signalbox.agents.group import AgentGroup, Change
 from signalbox.agents.plan import Plan
 from signalbox.agents.stats import Stats
@@ -35,10 +36,7 @@ _KEEP_SNAPSHOTS = 3
 #: The last moment that a `datetime` can hold; an idle time of a million years means never.
 _LATEST_MS = 253_402_300_799_000
 _PULSE_EVERY_S = 5.0
-_PULSE_LOOK = timedelta(milliseconds=50)
-
-START = "start"
-BEAT = "beat"
+_PULSE_PART = "pulse"
 
 
 @dataclass(slots=True)
@@ -93,12 +91,12 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
             group = self._group
             if group is None:
                 group = self._group = self._runtime.group(key)
-            if parcel is None:
-                group.start()
-            elif isinstance(parcel, tuple):
+            if isinstance(parcel, tuple):
                 group.deliver(*parcel)
-            else:
+            elif isinstance(parcel, list):
                 passing += parcel
+            elif parcel is Pulse.START:
+                group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN
 
     def on_notify(self) -> tuple[list[Placed], bool]:
@@ -130,7 +128,10 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         base = max(self._pieces[0].length, _SMALLEST_BASE_BYTES) if self._pieces else 0
         # Groups of one system grow alike; without a spread they would all write a new base in the same epoch.
         limit = base * (0.5 + int(group.key) % 64 / 64)
-        fresh = len(self._pieces) >= _MOST_PIECES or sum(piece.length for piece in self._pieces[1:]) >= limit
+        fresh = (
+            len(self._pieces) >= _MOST_PIECES - int(group.key) % (_MOST_PIECES // 2)
+            or sum(piece.length for piece in self._pieces[1:]) >= limit
+        )
         payload = _encode(list(group.all_records()) if fresh else changes)
         if fresh:
             self._pieces = []
@@ -159,25 +160,34 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         return list(placed.items())
 
 
-class PulseSource(FixedPartitionedSource[str, Any]):
+class Inputs(FixedPartitionedSource[RecordBatch | Pulse, Any]):
+    """The records of Kafka, and one more partition, the pulse.
+
+    They share one input step because the engine keeps one clock of epochs per step: two steps would drift apart, and
+    what belongs to the later epoch would wait for the other step.
+    """
+
+    def __init__(self, records: KafkaSource, drain: threading.Event) -> None:
+        self._records = records
+        self._drain = drain
+
+    def list_parts(self) -> list[str]:
+        return [*self._records.list_parts(), _PULSE_PART]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> StatefulSourcePartition[Any, Any]:
+        if for_part == _PULSE_PART:
+            return _PulsePartition(self._drain)
+        return self._records.build_part(step_id, for_part, resume_state)
+
+
+class _PulsePartition(StatefulSourcePartition[Pulse, None]):
     """Emits START once per execution, then BEAT every few seconds, and ends when the flow drains."""
 
     def __init__(self, drain: threading.Event) -> None:
         self._drain = drain
-
-    def list_parts(self) -> list[str]:
-        return ["pulse"]
-
-    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> "_Pulse":
-        return _Pulse(self._drain)
-
-
-class _Pulse(StatefulSourcePartition[str, Any]):
-    def __init__(self, drain: threading.Event) -> None:
-        self._drain = drain
         self._next_s = 0.0
 
-    def next_batch(self) -> list[str]:
+    def next_batch(self) -> list[Pulse]:
         if self._drain.is_set():
             raise StopIteration
         now = time.monotonic()
@@ -185,11 +195,7 @@ class _Pulse(StatefulSourcePartition[str, Any]):
             return []
         first = self._next_s == 0.0
         self._next_s = now + _PULSE_EVERY_S
-        return [START if first else BEAT]
-
-    def next_awake(self) -> datetime | None:
-        # Not the time of the next beat: a drain must be seen at once.
-        return datetime.now(UTC) + _PULSE_LOOK if self._next_s else None
+        return [Pulse.START if first else Pulse.BEAT]
 
     def snapshot(self) -> None:
         return None

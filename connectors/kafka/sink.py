@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
 from connectors.kafka.client import client_config
+from connectors.kafka.offsets import end_offsets
 from connectors.kafka.source import part_name, split_part
 from signalbox.config import KafkaSettings
 from signalbox.errors import Unreachable
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 PULSE: list[Outgoing] = []
 _READ_BACK_TIMEOUT_S = 60.0
 _FLUSH_LOG_EVERY_S = 5.0
+#: A pulse reaches every partition at once; one look serves them all.
+_LOOK_EVERY_S = 1.0
 
 
 class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
@@ -42,7 +45,7 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
     def __init__(self, settings: KafkaSettings, *, starts: Mapping[tuple[str, int], int]) -> None:
         self._starts = starts
         self._index = {name: i for i, name in enumerate(sorted(part_name(*place) for place in starts))}
-        self.hub = ProducerHub(settings)
+        self.hub = ProducerHub(settings, starts)
 
     def list_parts(self) -> list[str]:
         return list(self._index)
@@ -59,12 +62,16 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
 class ProducerHub:
     """One producer, and one reader-back, for all partitions of a worker."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, starts: Mapping[tuple[str, int], int]) -> None:
+        self._starts = starts
         self.prefix = settings.topic_prefix
         self._settings = settings
         self._producer: Producer | None = None
         self._unread: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
+        self._ends_at_start: dict[tuple[str, int], int] | None = None
+        """Where the topics ended before this worker wrote anything."""
+        self._looked_at = 0.0
         self._ends: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
         self._admin: AdminClient | None = None
         self.failure: KafkaError | None = None
@@ -86,8 +93,20 @@ class ProducerHub:
         assert self._producer is not None, "made when the first partition was registered"
         if self._unread:
             new, self._unread = self._unread, []
-            _read_back(self._settings, {(self.prefix + part.topic, part.partition): part for part in new})
+            self._read_back(new)
         return self._producer
+
+    def _read_back(self, parts: list["_Partition"]) -> None:
+        if self._ends_at_start is None:
+            everything = [(self.prefix + topic, partition) for topic, partition in self._starts]
+            self._ends_at_start = end_offsets(self._settings, everything, timeout_s=_READ_BACK_TIMEOUT_S)
+        behind: dict[tuple[str, int], _Partition] = {}
+        for part in parts:
+            place = (self.prefix + part.topic, part.partition)
+            if part.end < self._ends_at_start[place]:
+                behind[place] = part
+        if behind:
+            _read_back(self._settings, behind)
 
     def flush(self) -> None:
         """Wait until the broker has everything.
@@ -110,6 +129,10 @@ class ProducerHub:
 
         An older end is as good: it still lies before everything that this worker will write from here on.
         """
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_EVERY_S:
+            return
+        self._looked_at = now
         for place, answer in self._ends.items():
             part = self._parts.get((place.topic, place.partition))
             if part is not None and answer.done() and answer.exception() is None:
@@ -124,7 +147,7 @@ class ProducerHub:
         self._parts.pop((self.prefix + part.topic, part.partition), None)
         if not self._parts:
             self.flush()
-            self._producer = self._admin = None
+            self._producer = self._admin = self._ends_at_start = None
             self._ends = {}
 
 

@@ -16,6 +16,7 @@ from schemas.signal import Signal, encode, new_signal
 
 _TICK_S = 0.01
 _FLUSH_S = 120.0
+_PERIOD_S, _FLAPPING_S = 8.0, 3.0
 
 
 class OpenLoop(threading.Thread):
@@ -120,13 +121,15 @@ def task_subjects(subjects: int, *, source: str) -> Iterator[str]:
         yield task_subject(rng.randrange(subjects))
 
 
-def readings(subjects: int, *, source: str) -> Callable[[int], Signal[object]]:
-    """Health readings of so many hosts whose memory flaps between calm, warning and critical."""
+def readings(subjects: int, *, source: str, rate: float) -> Callable[[int], Signal[object]]:
+    """Health readings of so many hosts. Each host's memory flaps for a while and is calm for a while, in turn."""
     rng = random.Random(source)
 
     def make(number: int) -> Signal[object]:
-        value = rng.choice((0.3, 0.5, 0.5, 0.9, 0.97))
-        return reading(number, host(rng.randrange(subjects)), value, source=source)
+        which = rng.randrange(subjects)
+        flaps = (number / rate + which) % _PERIOD_S < _FLAPPING_S
+        value = rng.choice((0.3, 0.5, 0.9, 0.97)) if flaps else 0.5
+        return reading(number, host(which), value, source=source)
 
     return make
 
