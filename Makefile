@@ -9,11 +9,13 @@ PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check test bench chaos kafka docs clean
+.PHONY: check-format check-lint check-types check-imports check-house check-generated
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with the project and everything that its checks and tests need
+	@echo 'setup: $(VENV) is ready'
 
 demo: $(STAMP) ## run the guided scenario on this machine; it ends by itself
 	@$(PY) -m signalbox.cli demo
@@ -21,12 +23,24 @@ demo: $(STAMP) ## run the guided scenario on this machine; it ends by itself
 up: $(STAMP) ## start a node with the embedded broker; Ctrl-C ends it
 	@$(PY) -m signalbox.cli up
 
-check: $(STAMP) ## format, lint, types, import contracts, size gates, and whether generated files are up to date
+check: check-format check-lint check-types check-imports check-house check-generated ## format, lint, types, import contracts, size gates, and whether generated files are up to date
+
+check-format: $(STAMP)
 	$(PY) -m ruff format --check .
+
+check-lint: $(STAMP)
 	$(PY) -m ruff check .
+
+check-types: $(STAMP)
 	$(PY) -m mypy
+
+check-imports: $(STAMP)
 	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' --no-logo
+
+check-house: $(STAMP)
 	$(PY) -m pytest -q tests/unit/test_house.py
+
+check-generated: $(STAMP)
 	$(PY) -m schemas.export --check
 	$(PY) -m signalbox.cli.reference --check
 	$(PY) -m docs.generate --check

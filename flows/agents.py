@@ -9,7 +9,6 @@ Run by `flows.worker` under `signalbox up`, or by the engine alone: `python -m b
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import bytewax.operators as op
@@ -33,7 +32,6 @@ from signalbox.routing import Pattern, Router
 NAME = "agents"
 #: Topics that agents write and may also listen to.
 _READ_BACK = ("alerts", "scaling")
-_VALUE = itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +116,13 @@ def _wire(runtime: Runtime, source: KafkaSource, sink: KafkaSink, drain: threadi
     inputs = op.input("inputs", flow, Inputs(source, drain))
     parcels = op.flat_map_batch("intake", inputs, intake.parcels)
     decided = op.stateful_batch("agents", parcels, lambda resumed: GroupLogic(runtime, resumed))
-    written = op.map("written", decided, _VALUE)
+    written = op.flat_map_batch("written", decided, _without_keys)
     op.output("write", op.merge("outbox", written, op.flat_map("pulse", inputs, pulse)), sink)
     return flow
+
+
+def _without_keys(items: list[tuple[str, Placed]]) -> list[Placed]:
+    return [placed for _, placed in items]
 
 
 def __getattr__(name: str) -> Any:

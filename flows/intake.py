@@ -56,7 +56,7 @@ Addressed = tuple[str, tuple[str, Parcel]]
 class _Refused(Exception):
     """A record that is a signal perhaps, but not one to be taken."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -169,7 +169,7 @@ class Intake:
         value = message.value()
         if value is not None and len(value) > self._limits.signal_bytes:
             msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {self._limits.signal_bytes}"
-            raise _Refused("too_large", msg)
+            raise _Refused(msg, reason="too_large")
         return decode(value, _headers(message))
 
     def _unhandled(self, signal: Signal[Any], message: Message, refused: list[Outgoing]) -> None:
@@ -210,7 +210,7 @@ class Intake:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "data"
             msg = f"{place}: {first['msg']}"
-            raise _Refused("invalid_payload", msg) from None
+            raise _Refused(msg, reason="invalid_payload") from None
 
     def _refuse(self, message: Message, reason: str, text: str, signal: Signal[Any] | None = None) -> Outgoing:
         self._stats.dead_letters[reason] += 1

@@ -18,8 +18,9 @@ from connectors.kafka.placement import Placement
 from connectors.kafka.source import KafkaSource, RecordBatch
 from connectors.segments import Piece, SegmentStore
 from flows.intake import Parcel, Pulse
-from signalbox.agents.group import AgentGroup, Change
+from signalbox.agents.group import AgentGroup
 from signalbox.agents.plan import Plan
+from signalbox.agents.population import Change
 from signalbox.agents.stats import Stats
 from signalbox.clock import Clock
 from signalbox.config import Settings

@@ -15,7 +15,7 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from flows.agents import NAME, AgentsFlow
-from signalbox.agents.group import StateUnreadable
+from signalbox.agents.population import StateUnreadable
 from signalbox.agents.records import Instance
 from signalbox.ids import key_group
 from signalbox.supervision.inspection import Handler

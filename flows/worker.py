@@ -28,9 +28,10 @@ from signalbox.supervision.inspection import serve, socket_path
 from signalbox.supervision.parent import die_with_parent
 from signalbox.telemetry import logs
 
-#: Files of the engine's recovery store, fixed for a data directory's whole life. Each costs a disk sync per epoch.
-RECOVERY_PARTITIONS = 4
-#: The hot path makes many short-lived objects that are no cycles; the collector's default would look at them for nothing.
+#: Files of the engine's recovery store, fixed for a data directory's whole life. They hold offsets and lists of pieces
+#: only (see `connectors.segments`), so one is enough for any number of workers; each costs disk syncs in every epoch.
+RECOVERY_PARTITIONS = 1
+#: The hot path makes many short-lived objects without cycles; by default the collector would look at them for nothing.
 _GC_THRESHOLDS = (100_000, 20, 50)
 _DRAIN_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 

@@ -7,7 +7,6 @@ Not checked here: whether anyone handles the type (`signalbox.routing`), or what
 
 import base64
 import re
-import secrets
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -117,10 +116,6 @@ class _NoVersion(msgspec.Struct, tag_field="specversion", tag=""):
 _KNOWN = frozenset(Signal.__struct_fields__) - {"extensions"}
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode_strict: Callable[[bytes], Signal[Any]] = msgspec.json.Decoder(Signal[Any] | _NoVersion).decode
-_decode_many: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[Signal[Any] | _NoVersion | int]).decode
-#: Stands between the values of a batch. No sender can know it, so none can make two values read as others than they are.
-_SEPARATOR = secrets.randbits(62)
-_JOINT = b",%d," % _SEPARATOR
 _encode_struct = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
@@ -170,27 +165,20 @@ def decode(value: bytes | None, headers: Headers | None = None) -> Signal[Any]:
 
 
 def decode_batch(values: Sequence[bytes]) -> list[Signal[Any]] | None:
-    """Read many structured signals at once, which takes half the time of `decode` for each.
+    """Read many structured signals at once, with the checks that nearly never fail made once for all of them.
 
     None means that at least one of them is not simply a structured signal, and each must be read by itself.
     """
-    joined = b"[" + _JOINT.join(values) + b"]"
     try:
-        items = _decode_many(joined)
-    except _UNREADABLE:
-        return None
-    signals: list[Signal[Any]] = items[::2]
-    if len(signals) != len(values) or items[1::2].count(_SEPARATOR) != len(values) - 1:
-        return None
-    try:
+        signals = [_decode_strict(value) for value in values]
         for signal, value in zip(signals, values, strict=True):
             if len(value) > _SHALLOW_BYTES:
                 _refuse_deep(signal.data, value)
-        # JSON escapes the common control characters, so plain ASCII without escapes cannot hold one.
-        if b"\\" in joined or b"\x7f" in joined or not joined.isascii():
+        together = b"".join(values)
+        if b"\\" in together or b"\x7f" in together or not together.isascii():
             for signal in signals:
                 _refuse_control_characters(signal)
-    except MalformedSignal:
+    except (*_UNREADABLE, MalformedSignal):
         return None
     return signals
 

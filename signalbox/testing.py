@@ -74,6 +74,8 @@ class Harness:
 
     def restart(self) -> None:
         """Save every agent, forget everything, and restore: what a crash right after a snapshot would leave."""
+        for group in self._groups.values():
+            group.take_changes()
         saved = {key: list(group.all_records()) for key, group in self._groups.items()}
         self._groups = {key: self._group(key) for key in saved}
         for key, changes in saved.items():

@@ -3,7 +3,8 @@
 `snapshot` waits until every record is acknowledged and saves a position that lies behind all of them. After a crash
 the engine repeats the work since its last snapshot. Then the partition reads back what was written behind the saved
 position, and leaves out each repeated record whose id it finds there. Ids repeat because they derive from their cause
-(`signalbox.ids`). Records that others write to the same topics are read over and never suppressed.
+(`signalbox.ids`). Until the repetition is over the position stays in front of what has not come again, so that a second
+crash meanwhile doubles nothing either. Records that others write to the same topics are read over and never suppressed.
 """
 
 import logging
@@ -16,7 +17,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
-from connectors.kafka.client import client_config
+from connectors.kafka.client import client_config, is_passing
 from connectors.kafka.offsets import end_offsets
 from connectors.kafka.source import part_name, split_part
 from signalbox.config import KafkaSettings
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 PULSE: list[Outgoing] = []
 _READ_BACK_TIMEOUT_S = 60.0
 _FLUSH_LOG_EVERY_S = 5.0
+#: So long after a start the position waits for what was read back to come again. Repeating the work of an epoch or two
+#: takes a second or two; what has not come by then is somebody else's, or depended on the time.
+_REPEATED_WITHIN_S = 30.0
 #: A pulse reaches every partition at once; one look serves them all.
 _LOOK_EVERY_S = 1.0
 
@@ -74,6 +78,8 @@ class ProducerHub:
         self._looked_at = 0.0
         self._ends: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
         self._admin: AdminClient | None = None
+        self.repeated_by = 0.0
+        """Until when what was read back is waited for, on the monotonic clock."""
         self.failure: KafkaError | None = None
         self.produced: Counter[str] = Counter()
         """Records by topic since the start of the process."""
@@ -107,6 +113,7 @@ class ProducerHub:
                 behind[place] = part
         if behind:
             _read_back(self._settings, behind)
+        self.repeated_by = time.monotonic() + _REPEATED_WITHIN_S
 
     def flush(self) -> None:
         """Wait until the broker has everything.
@@ -152,25 +159,27 @@ class ProducerHub:
 
 
 class _Partition(StatefulSinkPartition[list[Outgoing], int]):
-    """One topic partition. Its state is an offset behind everything it has written."""
+    """One topic partition. Its state is an offset behind everything it has written and will not write again."""
 
     def __init__(self, hub: ProducerHub, topic: str, partition: int, start: int) -> None:
         self.topic = topic
         self.partition = partition
         self.end = start
-        self.written: Counter[str] = Counter()
-        """Ids that lie on the broker behind the saved position: what a crashed run wrote."""
+        self._written: dict[str, list[int]] = {}
+        """Offsets by id of what lies on the broker behind the saved position, lowest last: what a crashed run wrote."""
+        self._awaited: dict[int, None] = {}
+        """The same offsets in order, of what has not come again."""
         self._hub = hub
         hub.register(self)
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
-        hub, written = self._hub, self.written
+        hub, written = self._hub, self._written
         producer = hub.producer()
         topic, partition, produced = hub.prefix + self.topic, self.partition, 0
         for records in values:
             for record in records:
-                if written and written[record.id] > 0:
-                    written[record.id] -= 1
+                if written and (offsets := written.get(record.id)):
+                    self._awaited.pop(offsets.pop(), None)
                     hub.skipped[self.topic] += 1
                     continue
                 headers: list[tuple[str, str | bytes | None]] = [("ce_id", record.id), ("ce_type", record.type)]
@@ -194,9 +203,16 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
         elif values == [PULSE]:
             hub.look_at_ends()
 
+    def has_written(self, id: str, offset: int) -> None:
+        """Note a record that was read back."""
+        self._written.setdefault(id, []).insert(0, offset)
+        self._awaited[offset] = None
+
     def snapshot(self) -> int:
         self._hub.flush()
-        return self.end
+        if self._awaited and time.monotonic() > self._hub.repeated_by:
+            self._awaited.clear()
+        return min(self.end, next(iter(self._awaited), self.end))
 
     def close(self) -> None:
         self._hub.release(self)
@@ -223,11 +239,12 @@ def _read_back(settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partiti
             for one in (*((message,) if message else ()), *consumer.consume(10_000, 0)):
                 place = (one.topic(), one.partition())
                 if (error := one.error()) is None:
-                    parts[place].written.update(_ids(one))
+                    for id_ in _ids(one):
+                        parts[place].has_written(id_, one.offset() or 0)
                     deadline = time.monotonic() + _READ_BACK_TIMEOUT_S
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                elif error.code() == KafkaError._PARTITION_EOF:
                     waiting.discard(place)
-                elif error.fatal() or not error.retriable():
+                elif error.fatal() or not is_passing(error):
                     raise KafkaException(error)
     finally:
         consumer.close()
@@ -237,7 +254,8 @@ def _ids(message: Message) -> Iterable[str]:
     headers = message.headers() or ()
     for name, value in headers.items() if isinstance(headers, dict) else headers:
         if name == "ce_id" and value is not None:
-            yield value.decode() if isinstance(value, bytes) else value
+            # Ours are ASCII; those of others may be anything.
+            yield value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _producer_config(settings: KafkaSettings) -> dict[str, object]:

@@ -5,6 +5,7 @@ partition; nothing is decoded here. `auto.offset.reset` is `error`: an offset th
 flow with a message, it never jumps. Progress is mirrored to a consumer group for lag tools, which decides nothing.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
 from signalbox.config import KafkaSettings
@@ -118,13 +119,17 @@ class ConsumerHub:
         return waiting
 
     def positions(self) -> dict[str, list[int | None]]:
-        """Per partition: the offset of the next record to process, and the end as of the last fetch, if known."""
+        """Per partition: the offset of the next record to process, and the end as of the last fetch, if known.
+
+        Another thread may call it.
+        """
         found: dict[str, list[int | None]] = {}
         for (topic, partition), part in list(self._parts.items()):
             end: int | None = None
-            if self._consumer is not None:
-                _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                end = high if high >= 0 else None
+            if (consumer := self._consumer) is not None:
+                with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                    _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                    end = high if high >= 0 else None
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
 
@@ -133,8 +138,9 @@ class ConsumerHub:
         self._parts.pop((self._settings.topic_prefix + part.topic, part.partition), None)
         self._mirror_one(part)
         if not self._parts and self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+            # Out of sight first: nobody may look into a consumer that is being taken apart.
+            consumer, self._consumer = self._consumer, None
+            consumer.close()
 
     def _poll(self, now: float) -> None:
         consumer = self._assigned()
@@ -167,7 +173,7 @@ class ConsumerHub:
     def _explain(self, error: KafkaError, message: Message) -> None:
         """Raise for what stops the flow; log what the client mends by itself."""
         place = f"{message.topic()}/{message.partition()}"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             msg = f"the broker no longer has the offset where {place} would go on: {error.str()}"
             hint = "to go on from the earliest record there is, and accept the gap, remove the recovery directory"
             raise OffsetLost(msg, hint=hint)
@@ -196,7 +202,7 @@ class ConsumerHub:
         if not moved:
             return
         prefix = self._settings.topic_prefix
-        offsets = [TopicPartition(prefix + part.topic, part.partition, part.saved or OFFSET_INVALID) for part in moved]
+        offsets = [TopicPartition(prefix + part.topic, part.partition, part.saved or 0) for part in moved]
         try:
             consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:

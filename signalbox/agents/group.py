@@ -9,10 +9,8 @@ encoded, is that state committed and do its directives take effect; otherwise th
 
 import contextlib
 import heapq
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,7 +24,8 @@ from signalbox.agents.dead_letters import Where, dead_letter
 from signalbox.agents.directives import Emit
 from signalbox.agents.effects import Cause, Effects
 from signalbox.agents.plan import Handler, Kind, Plan, as_directives
-from signalbox.agents.records import Held, Instance, load, save
+from signalbox.agents.population import Population, StateUnreadable
+from signalbox.agents.records import Held, Instance
 from signalbox.agents.stats import Stats
 from signalbox.clock import Clock
 from signalbox.config import Settings
@@ -44,38 +43,21 @@ Run = tuple[int, list[Delivery]]
 """Index of the kind (or CONTROL), and deliveries to agents of that kind, in order."""
 Origin = tuple[str, int]
 """Topic and partition that deliveries came from."""
-Saved = tuple[int, bytes]
-"""An agent that was not needed since it was restored: next due time, and its record."""
-Change = tuple[str, int, bytes | None]
-"""Agent id, next due time in Unix milliseconds (0 is never), and its record; None when it is gone."""
-
 #: Where signals that no broker delivered come from: timers and starts.
 NOWHERE = Where("", -1, -1)
-_AGENT_ID = itemgetter(0)
 _FROM_TIMER: tuple[Origin, int] = (("", -1), -1)
 
 
-class StateUnreadable(ValueError):
-    """A saved agent cannot be brought back by this app: its class is gone, changed, or its `migrate` raised."""
-
-
-class AgentGroup:
+class AgentGroup(Population):
     """The agents of one key group."""
 
     def __init__(
         self, key: str, plan: Plan, topics: Router[str], *, settings: Settings, clock: Clock, stats: Stats
     ) -> None:
+        super().__init__(plan, clock, stats)
         self.key = key
-        self._plan = plan
         self._topics = topics
-        self._clock = clock
-        self._stats = stats
         self._limits = settings.limits
-        self._agents: dict[str, Instance | Saved] = {}
-        self.census: Counter[str] = Counter()
-        """How many agents of each class live here."""
-        self._due: list[tuple[int, str]] = []
-        self._dirty: set[str] = set()
         self._out: list[Outgoing] = []
         self._now_ms = clock.now_ms()
         self._context = Context(
@@ -123,7 +105,6 @@ class AgentGroup:
 
     def _deliver_run(self, origin: Origin, kind: Kind, deliveries: Sequence[Delivery]) -> None:
         agents, now_ms = self._agents, self._now_ms
-        self._dirty.update(map(_AGENT_ID, deliveries))
         latest: str | None = None
         handlers: tuple[Handler, ...] = ()
         for agent_id, signal, offset in deliveries:
@@ -136,8 +117,12 @@ class AgentGroup:
                 latest = signal.type
                 handlers = kind.handlers(latest)
             instance.seen_ms = now_ms
+            if not instance.dirty:
+                self._touch(instance)
             for handler in handlers:
                 self._handle(instance, handler, signal, origin, offset)
+                if instance.ended:
+                    break
             instance.processed += 1
         self._stats.processed[kind.name] += len(deliveries)
 
@@ -160,77 +145,10 @@ class AgentGroup:
                 self._agents[agent_id] = instance
                 self._wake(instance)
 
-    def next_due_ms(self) -> int | None:
-        """When `fire_due` wants to be called next, in Unix milliseconds."""
-        return self._due[0][0] if self._due else None
-
     def take_output(self) -> list[Outgoing]:
         """What is to be written since the last call."""
         out, self._out = self._out, []
         return out
-
-    # Saving and restoring.
-
-    def take_changes(self) -> list[Change]:
-        """The records of the agents touched since the last call."""
-        dirty, self._dirty = self._dirty, set()
-        return [self._change(agent_id) for agent_id in dirty]
-
-    def all_records(self) -> Iterator[Change]:
-        """The records of every agent, touched or not."""
-        for agent_id in self._agents:
-            yield self._change(agent_id)
-
-    def restore(self, changes: Iterable[Change]) -> None:
-        """Apply saved records, oldest first. A record is decoded only when its agent is needed."""
-        agents, due = self._agents, self._due
-        for agent_id, due_ms, record in changes:
-            if record is None:
-                agents.pop(agent_id, None)
-                continue
-            agents[agent_id] = (due_ms, record)
-            if due_ms:
-                due.append((due_ms, agent_id))
-        heapq.heapify(due)
-
-    def restored(self) -> None:
-        """Take stock after the last `restore`."""
-        self._tick()
-        census: Counter[str] = Counter()
-        for agent_id, saved in self._agents.items():
-            kind = self._plan.kind_of(agent_id)
-            census[kind.name if kind else "unknown"] += 1
-            if kind is not None and kind.idle_ttl_ms is not None and isinstance(saved, tuple) and not saved[0]:
-                # Saved when its class had no idle time yet, or while it was paused: look at it one idle time from now.
-                due_ms = self._now_ms + kind.idle_ttl_ms
-                self._agents[agent_id] = (due_ms, saved[1])
-                heapq.heappush(self._due, (due_ms, agent_id))
-        self.census = census
-
-    def _change(self, agent_id: str) -> Change:
-        agent = self._agents.get(agent_id)
-        if agent is None:
-            return agent_id, 0, None
-        if isinstance(agent, tuple):
-            return agent_id, *agent
-        return agent_id, agent.next_due_ms(), save(agent)
-
-    # Looking in.
-
-    def __len__(self) -> int:
-        return len(self._agents)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._agents))
-
-    def get(self, agent_id: str) -> Instance | None:
-        """The instance of this id. Another thread may call it, and look at `committed()`, not at `state`.
-
-        Raises:
-            StateUnreadable: there is one, but this app cannot read it.
-        """
-        agent = self._agents.get(agent_id)
-        return self._load(agent_id, agent) if isinstance(agent, tuple) else agent
 
     # Instances.
 
@@ -262,28 +180,6 @@ class AgentGroup:
             self._dead_letter(signal, where, "state_unreadable", str(error), agent_id)
             return None
 
-    def _readable(self, agent_id: str) -> Instance | None:
-        """The instance, unless there is none or its saved state is for a class that cannot read it."""
-        try:
-            return self.get(agent_id)
-        except StateUnreadable:
-            return None
-
-    def _load(self, agent_id: str, saved: Saved) -> Instance:
-        kind = self._plan.kind_of(agent_id)
-        if kind is None:
-            msg = f"the saved agent {agent_id} belongs to no agent of this app"
-            raise StateUnreadable(msg)
-        due_ms, record = saved
-        try:
-            instance = load(agent_id, kind, record)
-        except Exception as error:
-            name, message = described(error)
-            msg = f"the saved state of {agent_id} cannot be read: {name}: {message}"
-            raise StateUnreadable(msg) from error
-        instance.queued_ms = due_ms
-        return instance
-
     def _end_undeclared(self, kind: Kind, declared: set[str]) -> None:
         prefix = f"{kind.name}_"
         for agent_id in [one for one in self._agents if one.startswith(prefix) and one not in declared]:
@@ -303,37 +199,19 @@ class AgentGroup:
             message = f"{agent_id} was stopped while it was paused and held this signal"
             self._dead_letter(decode(one.value), where, "agent_stopped", message, agent_id)
 
-    def _remember_due(self, instance: Instance) -> None:
-        due_ms = instance.next_due_ms()
-        if due_ms and not 0 < instance.queued_ms <= due_ms:
-            instance.queued_ms = due_ms
-            heapq.heappush(self._due, (due_ms, instance.agent_id))
-
     # Handlers.
 
     def _handle(self, instance: Instance, handler: Handler, signal: Signal[Any], origin: Origin, offset: int) -> None:
-        if instance.ended:  # by the handler before this one
-            return
-        state = instance.state
         try:
-            if handler.when is not None and not handler.when.holds(signal.data, state):
-                return
-        except ConditionError:
-            self._stats.condition_errors[handler.agent] += 1
-            return
-        effects = None
-        try:
-            given = signal if handler.model is None else _typed(signal, handler)
-            if handler.wants_context:
-                result = handler.call(state, given, self._about(instance, signal.id))
-            else:
-                result = handler.call(state, given)
+            result = handler.call(instance.state, signal) if handler.plain else self._call(instance, handler, signal)
+            effects = None
             if result is not None and (wanted := as_directives(result)):
                 effects = self._effects(instance, Cause.of(signal), handler.name, wanted)
-            saved = instance.kind.encode_state(state)
-            # What can be written but not be read again must fail here, not at the next start. And what is read is what
-            # the next handler gets, so that it never depends on whether there was a restart in between.
-            state = instance.kind.decode_state(saved)
+            kind = instance.kind
+            state = instance.state
+            saved = kind.encode_state(state)
+            if kind.reread:
+                state = kind.decode_state(saved)
         except _InvalidPayload as error:
             self._stats.failed[handler.agent, "payload"] += 1
             self._dead_letter(signal, _where(origin, offset), "invalid_payload", str(error), instance.agent_id)
@@ -345,6 +223,19 @@ class AgentGroup:
         instance.saved, instance.state = saved, state
         if effects is not None:
             self._commit(instance, effects)
+
+    def _call(self, instance: Instance, handler: Handler, signal: Signal[Any]) -> Directives:
+        """Call a handler that has a condition, asks for a payload model or for the context."""
+        try:
+            if handler.when is not None and not handler.when.holds(signal.data, instance.state):
+                return None
+        except ConditionError:
+            self._stats.condition_errors[handler.agent] += 1
+            return None
+        given = signal if handler.model is None else _typed(signal, handler)
+        if handler.wants_context:
+            return handler.call(instance.state, given, self._about(instance, signal.id))
+        return handler.call(instance.state, given)
 
     def _about(self, instance: Instance, cause_id: str) -> Context:
         """The one context, filled in for a call."""
@@ -360,7 +251,7 @@ class AgentGroup:
 
     def _commit(self, instance: Instance, effects: Effects) -> None:
         effects.commit(self._out)
-        self._dirty.add(instance.agent_id)
+        self._touch(instance)
         if effects.timers:
             self._remember_due(instance)
         if effects.stop is not None:
@@ -391,7 +282,7 @@ class AgentGroup:
 
     def _report(self, instance: Instance, handler: str, cause: Cause, signal_type: str, error: BaseException) -> None:
         instance.errors += 1
-        self._dirty.add(instance.agent_id)
+        self._touch(instance)
         self._stats.failed[instance.kind.name, "handler"] += 1
         name, message = described(error)
         report = AgentError(
@@ -445,7 +336,8 @@ class AgentGroup:
                 data=timer.data,
             )
             for handler in instance.kind.handlers(timer.type):
-                self._handle(instance, handler, signal, *_FROM_TIMER)
+                if not instance.ended:
+                    self._handle(instance, handler, signal, *_FROM_TIMER)
         if instance.ended:
             return
         ttl_ms = instance.kind.idle_ttl_ms
@@ -484,7 +376,7 @@ class AgentGroup:
             message = f"{instance.agent_id} is paused and holds {self._limits.held_signals} signals already"
             self._dead_letter(signal, where, "agent_paused", message, instance.agent_id)
             return
-        self._dirty.add(instance.agent_id)
+        self._touch(instance)
         instance.held.append(Held(encode(signal), *where))
 
 

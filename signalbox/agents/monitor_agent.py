@@ -88,7 +88,7 @@ class MonitorAgent(FoundationAgent):
             return
         if episode.resolved_at is not None:
             del state.episodes[metric]
-        elif episode.calm_since is not None:
+        elif episode.calm_since is not None and context.now - episode.calm_since >= seconds(episode.hold_s):
             episode.resolved_at = context.now
             yield self._tell(state, metric, episode, "resolved", context)
             yield CancelTimer(f"escalate.{metric}")

@@ -6,7 +6,8 @@ Everything that can be decided before the first signal is decided here, once per
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from pydantic import BaseModel
@@ -28,6 +29,8 @@ _PLACES_REMEMBERED = 200_000
 _TYPES_REMEMBERED = 10_000
 _LONGEST_TYPE_REMEMBERED = 256
 
+_FLAT = (str, int, float, bool, type(None))
+
 T = TypeVar("T")
 """What is remembered of a signal type."""
 
@@ -48,6 +51,8 @@ class Handler:
     model: type[BaseModel] | None
     call: Callable[..., Directives]
     wants_context: bool
+    plain: bool
+    """Neither a condition, nor a payload model, nor the context: it can be called at once."""
 
 
 class Kind:
@@ -66,6 +71,10 @@ class Kind:
         self._members = [(member, str(key_group(member))) for member in self.declared()]
         self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
+        self.reread = not _is_flat(self.state_type)
+        """Whether a state is read back from its encoding after each handler. That finds what could be written but not
+        be read, and severs the state from what handlers still hold of it. A flat one shares nothing, and is checked
+        when it is saved."""
         self.initial_state = self.encode_state(_initial_state(agent, settings))
         _require_readable(self)
         self._router: Router[Handler] | None = None
@@ -213,7 +222,9 @@ def topic_router(routes: Mapping[str, str]) -> Router[str]:
 
 def _handlers(kind: Kind) -> Iterable[Handler]:
     for name, function in _methods(kind.agent):
+        wants_context = _wants_context(kind, function)
         for spec in getattr(function, "routes", ()):
+            model = _payload_model(kind, function)
             yield Handler(
                 kind=kind.index,
                 agent=kind.name,
@@ -221,9 +232,10 @@ def _handlers(kind: Kind) -> Iterable[Handler]:
                 pattern=spec.pattern,
                 priority=spec.priority,
                 when=spec.when,
-                model=_payload_model(kind, function),
+                model=model,
                 call=function,
-                wants_context=_wants_context(kind, function),
+                wants_context=wants_context,
+                plain=spec.when is None and model is None and not wants_context,
             )
 
 
@@ -330,6 +342,14 @@ def _remember(memo: dict[str, T], type: str, found: T) -> None:
         memo.clear()
     if len(type) <= _LONGEST_TYPE_REMEMBERED:
         memo[type] = found
+
+
+def _is_flat(state_type: type[AgentState]) -> bool:
+    """Whether all fields are plain numbers and texts."""
+    fields = get_type_hints(state_type).values()
+    unions = (Union, UnionType)
+    parts = (part for field in fields for part in (get_args(field) if get_origin(field) in unions else (field,)))
+    return all(part in _FLAT for part in parts)
 
 
 def as_directives(result: Directives) -> list[Directive]:

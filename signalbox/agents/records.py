@@ -38,6 +38,7 @@ class Instance:
 
     __slots__ = (
         "agent_id",
+        "dirty",
         "ended",
         "errors",
         "held",
@@ -65,6 +66,8 @@ class Instance:
         self.timers: dict[str, Timer] = {}
         self.queued_ms = 0
         """The due time under which it waits in its group's queue; 0 when it does not."""
+        self.dirty = False
+        """Whether it was touched since the last snapshot."""
         self.processed = 0
         self.errors = 0
         self.ended = False

@@ -132,9 +132,7 @@ def _reading(kafka: "KafkaSettings") -> Iterator[Seen]:
     seen, done = Seen(), threading.Event()
 
     def read() -> None:
-        for record in plugins.reader(kafka).read(
-            _TOPICS, start="start", follow=True, timeout_s=None, stop=done.is_set
-        ):
+        for record in plugins.reader(kafka).read(_TOPICS, start="start", follow=True, timeout_s=None, stop=done.is_set):
             with contextlib.suppress(MalformedSignal):
                 _sort(seen, record.topic, decode(record.value, record.headers))
 

@@ -63,8 +63,7 @@ def plan_faults(rng: random.Random, rounds: int, *, broker: int) -> list[Fault]:
     """The faults of a run: `broker` times the broker, each other kind at least once if `rounds` allows it."""
     kinds = [Fault.WORKER, Fault.NODE, Fault.FREEZE, Fault.DRAIN]
     others = rounds - broker
-    faults = rng.sample(kinds, min(others, len(kinds)))
-    faults += rng.choices(kinds, weights=(5, 3, 1, 2), k=others - len(faults))
+    faults = kinds[:others] + rng.choices(kinds, weights=(5, 3, 1, 2), k=max(0, others - len(kinds)))
     rng.shuffle(faults)
     for _ in range(broker):
         faults.insert(rng.randint(1, len(faults)), Fault.BROKER)
@@ -288,7 +287,9 @@ class Chaos:
         self.load.run_for(away_s)
         if worker_too:
             self._kill_worker()
+        began = time.monotonic()
         self.broker.start()
+        print(f"the broker is back after {time.monotonic() - began:.1f} s more", flush=True)
 
 
 def recoveries_s(strikes: Sequence[Strike], times_ms: Sequence[int]) -> dict[Fault, list[float]]:

@@ -19,8 +19,9 @@ from signalbox.agents import (
     data,
     on,
 )
-from signalbox.agents.group import AgentGroup, Change
+from signalbox.agents.group import AgentGroup
 from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.population import Change
 from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import VirtualClock

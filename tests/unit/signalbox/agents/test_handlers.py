@@ -186,6 +186,7 @@ def test_a_state_reads_the_same_before_and_after_a_restart() -> None:
     class Exact(Agent):
         class State(AgentState):
             ratio: float = 0.0
+            seen: list[str] = []  # noqa: RUF012
 
         @on("set")
         def set(self, state: State, signal: Signal[Any]) -> None:
@@ -201,6 +202,24 @@ def test_a_state_reads_the_same_before_and_after_a_restart() -> None:
     harness.restart()
     harness.send("get", subject="a")
     assert [signal.data for signal in harness.emitted("got")] == ["3.0", "3.0"]
+
+
+def test_a_flat_state_of_the_wrong_types_is_told_of_when_it_is_saved(caplog: pytest.LogCaptureFixture) -> None:
+    """A state of plain fields that could not be read after a restart is counted and logged at the next snapshot."""
+
+    class Flat(Agent):
+        class State(AgentState):
+            number: int = 0
+
+        @on("set")
+        def set(self, state: State, signal: Signal[Any]) -> None:
+            state.number = "three"  # type: ignore[assignment]
+
+    harness = harness_of(Flat)
+    harness.send("set", subject="a")
+    harness.restart()
+    assert harness.stats.failed["flat", "state"] == 1
+    assert "flat:a" in caplog.text
 
 
 def test_a_state_shares_nothing_with_signals_and_other_agents() -> None:
@@ -384,7 +403,13 @@ def test_the_context_tells_who_when_and_why() -> None:
     harness = harness_of(Curious, node={"name": "here"})
     harness.advance(seconds(90.5))
     signal = harness.send("ask", subject="me")
-    assert harness.state("curious:me").told == ("curious:me", "me", "2026-01-01T00:01:30.500000+00:00", "here", signal.id)
+    assert harness.state("curious:me").told == (
+        "curious:me",
+        "me",
+        "2026-01-01T00:01:30.500000+00:00",
+        "here",
+        signal.id,
+    )
 
 
 def test_emissions_name_their_cause() -> None:

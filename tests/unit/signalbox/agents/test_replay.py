@@ -177,7 +177,11 @@ def test_timers_of_a_replay_have_the_same_ids_and_effects(drawn: list[tuple[str,
 def test_no_two_effects_share_an_id() -> None:
     """Every signal written has an id of its own, across agents, handlers, topics and repeated types."""
     groups = Groups(APP, VirtualClock())
-    _run(groups, _signals([(verb, subject, n) for n in range(9) for verb in ("put", "plan", "fail") for subject in "ab"]), [7])
+    _run(
+        groups,
+        _signals([(verb, subject, n) for n in range(9) for verb in ("put", "plan", "fail") for subject in "ab"]),
+        [7],
+    )
     ids = [out.id for out in groups.outgoing]
     assert len(set(ids)) == len(ids) > 100
 

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.signal import Signal, decode
-from signalbox.agents import Agent, AgentState, CancelTimer, Context, Directive, Emit, Schedule, Stop, minutes, on, seconds
+from signalbox.agents import (
+    Agent,
+    AgentState,
+    CancelTimer,
+    Context,
+    Directive,
+    Emit,
+    Schedule,
+    Stop,
+    minutes,
+    on,
+    seconds,
+)
 from signalbox.app import App
 from signalbox.clock import VirtualClock
 from tests.unit.signalbox.agents.examples import Counter, Groups, group_of, harness_of, make_signal
@@ -39,8 +51,6 @@ def test_a_timer_is_never_early(after_us: int, start_us: int) -> None:
     (due_ms,) = [due for group in groups.groups.values() if (due := group.next_due_ms()) is not None]
     waited_us = due_ms * 1000 - clock.now_ms() * 1000
     assert max(1000, after_us) <= waited_us < max(1000, after_us) + 1000
-
-
 
 
 class _Alarm(Agent):

@@ -269,7 +269,7 @@ class Incomparable:
         (data("x") == Incomparable(), {"x": Incomparable()}, ZeroDivisionError),
         (data("x") < Decimal(1), {"x": Decimal("sNaN")}, ArithmeticError),
     ],
-    ids=str,
+    ids=["comparing", "existing", "equalling", "ordering"],
 )
 def test_whatever_a_value_raises_is_a_condition_error(
     condition: Condition, carrier: object, cause: type[Exception]
