@@ -98,7 +98,7 @@ class Signal(
     causationid: str | None = None
     traceparent: str | None = None
     deadline: Timestamp | None = None
-    data: D | None = None
+    data: D = None  # type: ignore[assignment]  # a signal without data has None; a model asked for is never None
     extensions: Extensions | None = None
 
     @property

@@ -89,12 +89,12 @@ class _Groups:
             place = self._kind.place(subject, signal.id)
             assert place is not None, "a keyed agent has a place for every subject"
             agent_id, group = place
-            parcels.setdefault(group, []).append((self._kind.index, agent_id, signal, self._offset))
+            parcels.setdefault(group, []).append((agent_id, signal, self._offset))
         for group, deliveries in parcels.items():
             logic = self._logics.get(group)
             if logic is None:
                 logic = self._logics[group] = GroupLogic(self._runtime, None)
-            logic.on_batch([(group, (("signals", 0), deliveries))])
+            logic.on_batch([(group, (("signals", 0), [(self._kind.index, deliveries)]))])
         began = time.perf_counter()
         for group in parcels:
             self._saved[group] = self._logics[group].snapshot()

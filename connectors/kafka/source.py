@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
@@ -30,6 +30,8 @@ _POLL_EVERY_S = 0.0005
 _METADATA_TIMEOUT_S = 30.0
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
+#: A drain waits so long for the last mirroring. A group's coordinator is found in milliseconds, in a new cluster later.
+_LAST_MIRROR_S = 2.0
 
 
 class RecordBatch(NamedTuple):
@@ -92,6 +94,9 @@ class ConsumerHub:
         self._buffered = 0
         self._polled_at = 0.0
         self._mirrored_at = 0.0
+        self._mirrored_count = 0
+        self._released: list[TopicPartition] = []
+        """Where partitions that are let go have ended."""
         self.busy_s = 0.0
         """Seconds the worker spent on records since the start."""
         self.epoch_at = time.monotonic()
@@ -135,11 +140,13 @@ class ConsumerHub:
 
     def release(self, part: "_Partition") -> None:
         """Let go of a partition; with the last one the consumer closes."""
-        self._parts.pop((self._settings.topic_prefix + part.topic, part.partition), None)
-        self._mirror_one(part)
+        place = (self._settings.topic_prefix + part.topic, part.partition)
+        self._parts.pop(place, None)
+        self._released.append(TopicPartition(*place, part.position))
         if not self._parts and self._consumer is not None:
             # Out of sight first: nobody may look into a consumer that is being taken apart.
             consumer, self._consumer = self._consumer, None
+            self._mirror_last(consumer)
             consumer.close()
 
     def _poll(self, now: float) -> None:
@@ -186,7 +193,7 @@ class ConsumerHub:
 
     def _assigned(self) -> Consumer:
         if self._consumer is None:
-            self._consumer = Consumer(_consumer_config(self._settings, self._group))
+            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
             # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
             self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
         if self._new:
@@ -211,14 +218,19 @@ class ConsumerHub:
         for part in moved:
             part.mirrored = part.saved
 
-    def _mirror_one(self, part: "_Partition") -> None:
-        if self._consumer is None or part.position == part.mirrored:
-            return
-        place = TopicPartition(self._settings.topic_prefix + part.topic, part.partition, part.position)
+    def _mirror_last(self, consumer: Consumer) -> None:
+        """Mirror where all partitions ended; a broker that does not answer soon is not waited for."""
+        answered = self._mirrored_count
+        deadline = time.monotonic() + _LAST_MIRROR_S
         try:
-            self._consumer.commit(offsets=[place], asynchronous=True)
+            consumer.commit(offsets=self._released, asynchronous=True)
+            while self._mirrored_count == answered and time.monotonic() < deadline:
+                consumer.poll(0.02)
         except KafkaException as error:
             log.debug("progress could not be mirrored: %s", error)
+
+    def _count_mirrored(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        self._mirrored_count += 1
 
 
 class _Partition(StatefulSourcePartition[RecordBatch, int]):
@@ -267,11 +279,14 @@ def split_part(name: str) -> tuple[str, int]:
     return topic, int(partition)
 
 
-def _consumer_config(settings: KafkaSettings, group: str) -> dict[str, object]:
+def _consumer_config(
+    settings: KafkaSettings, group: str, on_commit: Callable[[KafkaError | None, list[TopicPartition]], None]
+) -> dict[str, object]:
     return client_config(
         settings,
         **{
             "group.id": group,
+            "on_commit": on_commit,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",

@@ -68,7 +68,6 @@ class MonitorAgent(FoundationAgent):
     @on("system.health.*")
     def health(self, state: State, signal: Signal[SystemHealth], context: Context) -> Iterator[Directive]:
         """Compare each metric with its bounds."""
-        assert signal.data is not None
         for metric in METRICS:
             value = getattr(signal.data, metric)
             if value is None:
@@ -108,7 +107,6 @@ class MonitorAgent(FoundationAgent):
     def acknowledge(self, state: State, signal: Signal[AlertAck], context: Context) -> Iterator[Directive]:
         """Somebody takes charge: the alert no longer escalates by itself."""
         ack = signal.data
-        assert ack is not None
         for metric, episode in state.episodes.items():
             meant = ack.alert_id == episode.alert_id or ack.dedup_key == _dedup_key(context.agent_id, metric)
             if meant and episode.resolved_at is None and episode.acknowledged_by is None:

@@ -35,7 +35,6 @@ class TaskAgent(FoundationAgent):
     ) -> Generator[Directive, None, None]:
         """ValidateTask, ProcessTask, CompleteTask, one after the other."""
         task = signal.data
-        assert task is not None
         valid, error, _ = yield from self.perform(context, "validate_task", lambda: _validate(task, signal, context))
         result, duration_ms, attempts = None, 0.0, 0
         if error is None:

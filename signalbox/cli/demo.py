@@ -177,8 +177,9 @@ def _run_tasks(kafka: "KafkaSettings", data_dir: Path, duration: float, rng: ran
     _say(f"sending {TASKS} tasks over {duration:.0f} s")
     began = time.monotonic()
     for number in range(TASKS):
-        task = {"task_id": f"task-{number}", "action": "echo", "params": {"value": rng.randrange(1000)}}
-        publisher.publish("signals", new_signal("task.submitted", task, source=SOURCE, subject=task["task_id"]))
+        task_id = f"task-{number}"
+        task = {"task_id": task_id, "action": "echo", "params": {"value": rng.randrange(1000)}}
+        publisher.publish("signals", new_signal("task.submitted", task, source=SOURCE, subject=task_id))
         if number == kill_at:
             killed = _kill_worker(data_dir)
             _say(f"task {number}: worker process {killed} killed with SIGKILL, sending goes on")
@@ -217,6 +218,7 @@ def _show_bad_input(kafka: "KafkaSettings", seen: Seen) -> None:
 
 def _show_alerts(seen: Seen) -> None:
     _wait(lambda: bool(seen.alerts), _ALERT_TIMEOUT_S, "no alert came")
+    _say(f"the bound is set to {_ALERT_THRESHOLD:.0%} here, so that a calm machine raises alerts too; on `alerts`:")
     for alert in seen.alerts:
         _say(f"alert: {alert.type} {alert.data['severity']}: {alert.data['message']}")
 

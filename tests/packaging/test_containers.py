@@ -6,6 +6,7 @@ Without Docker their structure is checked, and Apache Kafka's own tool reads the
 import re
 import shutil
 import subprocess
+import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def test_images_are_pinned():
     images = [service["image"] for service in services().values()]
     assert [one for one in (*bases, *images) if not _PINNED.fullmatch(one)] == []
     assert services()["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert services()["signalbox"]["image"] == f"signalbox:{project['version']}"
 
 
 def test_ports_are_published_on_the_loopback_only():

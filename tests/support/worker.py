@@ -12,8 +12,10 @@ from typing import Any
 
 from connectors.brokers.process import LOOPBACK, free_port
 from connectors.kafka.admin import KafkaAdmin
+from connectors.kafka.offsets import end_offsets
 from connectors.kafka.publisher import KafkaPublisher
 from connectors.kafka.reader import KafkaReader
+from connectors.kafka.source import split_part
 from schemas.signal import Signal, decode, new_signal
 from signalbox.config import TOPICS, Settings, resolved_environment
 from signalbox.errors import Unreachable
@@ -100,6 +102,7 @@ class Worker:
     def __init__(
         self, settings: Settings, *, index: int, addresses: Sequence[str], python_path: Path | None = None
     ) -> None:
+        self._kafka = settings.kafka
         self._socket = inspection.socket_path(settings.node.data_dir, f"agents-{index}")
         environment = {
             **os.environ,
@@ -133,13 +136,16 @@ class Worker:
 
         return eventually(answer, timeout_s=PATIENCE_S)[0]
 
-    def caught_up(self) -> bool:
-        """Whether it has processed everything that is on its inputs."""
-        positions = self.ask("status")["positions"].values()
-        return all(position is not None and position == end for position, end in positions)
-
     def await_caught_up(self) -> None:
-        eventually(self.caught_up, timeout_s=PATIENCE_S, every_s=0.05)
+        """Wait until it has processed everything that is on its inputs now. It must be the only one of its cluster."""
+
+        def caught_up() -> bool:
+            positions = {split_part(name): place for name, (place, _) in self.ask("status")["positions"].items()}
+            partitions = {(self._kafka.topic_prefix + topic, number): (topic, number) for topic, number in positions}
+            ends = end_offsets(self._kafka, partitions, timeout_s=PATIENCE_S) if partitions else {}
+            return bool(ends) and all(positions[partitions[place]] == end for place, end in ends.items())
+
+        eventually(caught_up, timeout_s=PATIENCE_S, every_s=0.05)
 
     def await_exit(self, timeout_s: float = PATIENCE_S) -> int:
         return self.process.wait(timeout_s)
