@@ -28,7 +28,8 @@ def reasons_in(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            texts = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            given = [*node.args, *(one.value for one in node.keywords if one.arg == "reason")]
+            texts = [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
             if name in _SETTING_ASIDE:
                 yield from (text for text in texts if _REASON.fullmatch(text))
 
