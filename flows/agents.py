@@ -17,14 +17,13 @@ from bytewax.dataflow import Dataflow
 from connectors.kafka.origins import origins
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
-from connectors.kafka.source import KafkaSource, RecordBatch
+from connectors.kafka.source import KafkaSource, part_name
 from connectors.segments import SegmentStore
-from flows.intake import Intake, Pulse
+from flows.intake import Input, Intake, Pulse
 from flows.operators import GroupLogic, Inputs, Placed, Runtime
 from signalbox import plugins
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
-from signalbox.app import App
 from signalbox.clock import SystemClock
 from signalbox.config import TOPICS, Settings, load_settings
 from signalbox.routing import Pattern, Router
@@ -55,8 +54,7 @@ def build(settings: Settings) -> AgentsFlow:
         Unreachable: no broker answers.
         Conflict: the data directory belongs to another cluster.
     """
-    app: App = plugins.load(settings.node.app)
-    plan = Plan(app, settings)
+    plan = Plan(plugins.load_app(settings.node.app), settings)
     recovery = settings.node.data_dir / "recovery"
     starts, ends = origins(recovery, settings.kafka, inputs=input_topics(plan, settings), outputs=TOPICS)
     partitions: dict[str, int] = {}
@@ -71,6 +69,7 @@ def build(settings: Settings) -> AgentsFlow:
         store=SegmentStore(recovery / "segments"),
         clock=SystemClock(),
         stats=Stats(),
+        inputs=frozenset(part_name(*place) for place in starts),
     )
     source = KafkaSource(
         settings.kafka,
@@ -109,7 +108,7 @@ def _wire(runtime: Runtime, source: KafkaSource, sink: KafkaSink, drain: threadi
     intake = Intake(runtime.plan, runtime.settings, runtime.stats)
     pulses = [(part, PULSE) for part in runtime.placement.all_parts()]
 
-    def pulse(item: RecordBatch | Pulse) -> Iterable[Placed]:
+    def pulse(item: Input) -> Iterable[Placed]:
         # At the start too: the sooner a partition knows its place, the less there is to read back.
         return pulses if isinstance(item, Pulse) else ()
 

@@ -12,12 +12,11 @@ from operator import attrgetter
 from typing import Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
-from pydantic import ValidationError
 
-from connectors.kafka.source import RecordBatch
+from connectors.kafka.source import CaughtUp, RecordBatch
 from schemas.catalog import is_shipped
-from schemas.control import AgentControl, AgentSpawn
 from schemas.signal import MalformedSignal, Signal, decode, decode_batch
+from signalbox.agents.admission import Refused, commanded, homeless, unhandled
 from signalbox.agents.dead_letters import Where, dead_letter
 from signalbox.agents.group import CONTROL, Delivery, Origin, Run
 from signalbox.agents.plan import Kind, Plan
@@ -25,7 +24,6 @@ from signalbox.agents.stats import Stats
 from signalbox.config import Settings
 from signalbox.ids import KEY_GROUPS, key_group
 from signalbox.ports import Outgoing
-from signalbox.routing import is_valid_type
 
 #: Records decoded at once. So few stay in the processor's cache until they are addressed.
 _CHUNK = 500
@@ -43,22 +41,15 @@ class Pulse(Enum):
     """Now and then: every output partition saves how far its topic has got."""
 
 
-Parcel = tuple[Origin, list[Run]] | list[Outgoing] | Pulse
-"""What a key group is given: deliveries, ready records that only pass through, or the word to start its agents."""
+Input = RecordBatch | CaughtUp | Pulse
+Parcel = tuple[Origin, list[Run]] | list[Outgoing] | CaughtUp | Pulse
+"""What a key group is given: deliveries, ready records that only pass through, or word of an input or of the flow."""
 Groups = defaultdict[str, list[Delivery]]
 """Deliveries to one kind of agent, by key group."""
 Runs = defaultdict[str, list[Run]]
 """The same for all kinds."""
 Addressed = tuple[str, tuple[str, Parcel]]
 """A parcel under its group's key, which is repeated because the engine keeps the key to itself."""
-
-
-class _Refused(Exception):
-    """A record that is a signal perhaps, but not one to be taken."""
-
-    def __init__(self, message: str, *, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class Intake:
@@ -70,12 +61,12 @@ class Intake:
         self._limits = settings.limits
         self._stats = stats
 
-    def parcels(self, inputs: Iterable[RecordBatch | Pulse]) -> list[Addressed]:
+    def parcels(self, inputs: Iterable[Input]) -> list[Addressed]:
         """The parcels for each key group; a group's deliveries are in the order of their records."""
         out: list[Addressed] = []
         for batch in inputs:
-            if isinstance(batch, Pulse):
-                out.extend((group, (group, batch)) for group in _EVERY_GROUP if batch is Pulse.START)
+            if not isinstance(batch, RecordBatch):
+                out.extend((group, (group, batch)) for group in _EVERY_GROUP if batch is not Pulse.BEAT)
                 continue
             groups: Runs = defaultdict(list)
             refused: list[Outgoing] = []
@@ -104,25 +95,24 @@ class Intake:
     ) -> None:
         """Split signals by who handles them: those of one kind of agent keep their order, whatever their types."""
         targets, types = self._plan.targets, list(map(_TYPE, signals))
-        homeless: dict[int, tuple[Message, Signal[Any], Kind]] = {}
+        lost: dict[int, tuple[Message, Signal[Any], Kind]] = {}
         if types and types.count(types[0]) == len(types) and (kinds := targets(types[0])):
             for kind in kinds:
-                self._address_to(kind, messages, signals, groups, homeless)
+                self._address_to(kind, messages, signals, groups, lost)
         else:
             shares: dict[int, tuple[Kind, list[Message], list[Signal[Any]]]] = {}
             for type_, message, signal in zip(types, messages, signals, strict=True):
                 kinds = targets(type_)
                 if not kinds:
-                    self._unhandled(signal, message, refused)
+                    self._leave(signal, message, refused)
                 for kind in kinds:
                     _, of_kind, signals_of_kind = shares.setdefault(kind.index, (kind, [], []))
                     of_kind.append(message)
                     signals_of_kind.append(signal)
             for kind, of_kind, signals_of_kind in shares.values():
-                self._address_to(kind, of_kind, signals_of_kind, groups, homeless)
-        for message, signal, kind in homeless.values():
-            reason = f"{kind.name} has one agent per subject, and the signal has no subject"
-            refused.append(self._refuse(message, "missing_subject", reason, signal))
+                self._address_to(kind, of_kind, signals_of_kind, groups, lost)
+        for message, signal, kind in lost.values():
+            refused.append(self._refuse(message, homeless(kind), signal))
 
     def _address_to(
         self,
@@ -130,9 +120,9 @@ class Intake:
         messages: Sequence[Message],
         signals: Sequence[Signal[Any]],
         groups: Runs,
-        homeless: dict[int, tuple[Message, Signal[Any], Kind]],
+        lost: dict[int, tuple[Message, Signal[Any], Kind]],
     ) -> None:
-        """Address signals to agents of one kind; those without the subject that it takes go to `homeless`."""
+        """Address signals to agents of one kind; those without the subject that it takes go to `lost`."""
         places = list(map(kind.places.get, map(_SUBJECT, signals)))
         if None in places:
             places = [kind.place(signal.subject, signal.id) for signal in signals]
@@ -141,7 +131,7 @@ class Intake:
             if place is not None:
                 found[place[1]].append((place[0], signal, message.offset()))  # type: ignore[arg-type]  # it has one
             else:
-                homeless.setdefault(message.offset() or 0, (message, signal, kind))
+                lost.setdefault(message.offset() or 0, (message, signal, kind))
         for group, deliveries in found.items():
             groups[group].append((kind.index, deliveries))
 
@@ -160,8 +150,8 @@ class Intake:
             try:
                 signals.append(self._read(message))
                 good.append(message)
-            except (MalformedSignal, _Refused) as error:
-                refused.append(self._refuse(message, error.reason, str(error)))
+            except (MalformedSignal, Refused) as error:
+                refused.append(self._refuse(message, error))
         return good, signals
 
     def _read(self, message: Message) -> Signal[Any]:
@@ -169,56 +159,37 @@ class Intake:
         value = message.value()
         if value is not None and len(value) > self._limits.signal_bytes:
             msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {self._limits.signal_bytes}"
-            raise _Refused(msg, reason="too_large")
+            raise Refused(msg, reason="too_large")
         return decode(value, _headers(message))
-
-    def _unhandled(self, signal: Signal[Any], message: Message, refused: list[Outgoing]) -> None:
-        """Nobody handles the type. What we know, or made ourselves, may go unhandled; anything else is a mistake."""
-        if is_shipped(signal.type) or signal.source.startswith("agent/"):
-            self._stats.unmatched[signal.type if is_shipped(signal.type) else "derived"] += 1
-        elif is_valid_type(signal.type):
-            refused.append(self._refuse(message, "unknown_type", f"no agent handles {signal.type[:200]!r}", signal))
-        else:
-            reason = f"{signal.type[:200]!r} is not a type: segments of A-Z a-z 0-9 _ - joined by dots"
-            refused.append(self._refuse(message, "invalid_type", reason, signal))
 
     def _sort_control(self, messages: Sequence[Message], groups: Runs, refused: list[Outgoing]) -> None:
         for message in messages:
+            signal: Signal[Any] | None = None
             try:
                 signal = self._read(message)
-                agent_id = self._commanded(signal)
-            except (MalformedSignal, _Refused) as error:
-                refused.append(self._refuse(message, error.reason, str(error)))
+                agent_id = commanded(self._plan, signal)
+            except (MalformedSignal, Refused) as error:
+                refused.append(self._refuse(message, error, signal))
                 continue
             if agent_id is not None:
                 run = (CONTROL, [(agent_id, signal, message.offset() or 0)])
                 groups[str(key_group(agent_id))].append(run)
 
-    def _commanded(self, signal: Signal[Any]) -> str | None:
-        """The agent that a control signal is for; None if it is for somebody else."""
-        try:
-            match signal.type:
-                case "control.agent.spawn":
-                    spawn = AgentSpawn.model_validate(signal.data)
-                    kind = self._plan.kind(spawn.agent_type)
-                    return kind.agent_id(spawn.subject) if kind else spawn.agent_type
-                case "control.agent.pause" | "control.agent.resume" | "control.agent.stop":
-                    return AgentControl.model_validate(signal.data).agent_id
-                case _:
-                    return None
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "data"
-            msg = f"{place}: {first['msg']}"
-            raise _Refused(msg, reason="invalid_payload") from None
+    def _leave(self, signal: Signal[Any], message: Message, refused: list[Outgoing]) -> None:
+        """Nobody handles it: either that is in order, or it becomes a dead letter."""
+        if (refusal := unhandled(signal)) is not None:
+            refused.append(self._refuse(message, refusal, signal))
+        else:
+            self._stats.unmatched[signal.type if is_shipped(signal.type) else "derived"] += 1
 
-    def _refuse(self, message: Message, reason: str, text: str, signal: Signal[Any] | None = None) -> Outgoing:
-        self._stats.dead_letters[reason] += 1
-        kind, milliseconds = message.timestamp()
-        when = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    def _refuse(
+        self, message: Message, error: MalformedSignal | Refused, signal: Signal[Any] | None = None
+    ) -> Outgoing:
+        self._stats.dead_letters[error.reason] += 1
+        when = _time(message)
         return dead_letter(
-            reason,
-            text,
+            error.reason,
+            str(error),
             where=Where(message.topic() or "", message.partition() or 0, message.offset() or 0),
             key=message.key(),
             value=message.value(),
@@ -229,6 +200,16 @@ class Intake:
             timestamp=when,
             signal=signal,
         )
+
+
+def _time(message: Message) -> datetime | None:
+    kind, milliseconds = message.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):  # the sender chose a time that no calendar has
+        return None
 
 
 def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:

@@ -2,6 +2,9 @@
 
 State is saved as a base and the changes since (`connectors.segments`); what the engine itself keeps per group is the
 list of those pieces.
+
+Timers wait until every input has handed over what it held when the flow started: what a crash makes the flow repeat has
+then happened, and a timer cannot slip in front of a signal that was handled before it fired.
 """
 
 import threading
@@ -15,9 +18,9 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
-from connectors.kafka.source import KafkaSource, RecordBatch
+from connectors.kafka.source import CaughtUp, KafkaSource
 from connectors.segments import Piece, SegmentStore
-from flows.intake import Parcel, Pulse
+from flows.intake import Input, Parcel, Pulse
 from signalbox.agents.group import AgentGroup
 from signalbox.agents.plan import Plan
 from signalbox.agents.population import Change
@@ -36,6 +39,8 @@ _SMALLEST_BASE_BYTES = 16_384
 _KEEP_SNAPSHOTS = 3
 #: The last moment that a `datetime` can hold; an idle time of a million years means never.
 _LATEST_MS = 253_402_300_799_000
+#: How often a group that keeps output back looks whether its snapshots are old enough, when no signal comes.
+_RELEASE_EVERY_MS = 50
 _PULSE_EVERY_S = 5.0
 _PULSE_PART = "pulse"
 
@@ -51,6 +56,8 @@ class Runtime:
     store: SegmentStore
     clock: Clock
     stats: Stats
+    inputs: frozenset[str] = frozenset()
+    """The names of the partitions that are read."""
     groups: dict[str, AgentGroup] = field(default_factory=dict)
     """The groups that live here, for looking in."""
 
@@ -83,25 +90,34 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         self._group: AgentGroup | None = None
         self._pieces: list[Piece] = []
         self._snapshots_since_base = 0
+        self._behind = set(runtime.inputs)
+        """Inputs that have not handed over yet what they held at the start."""
         if resume_state is not None:
             self._restore(_decode_snapshot(resume_state))
 
     def on_batch(self, values: list[tuple[str, Parcel]]) -> tuple[list[Placed], bool]:
         passing: list[Outgoing] = []
-        for key, parcel in values:
-            group = self._group
-            if group is None:
-                group = self._group = self._runtime.group(key)
+        group = self._group
+        if group is None:
+            group = self._group = self._runtime.group(values[0][0])
+        elif group.keeps_output():
+            # The engine's sources begin an epoch when the one before is committed, and so is its snapshot.
+            group.release(snapshots=1)
+        for _, parcel in values:
             if isinstance(parcel, tuple):
                 group.deliver(*parcel)
             elif isinstance(parcel, list):
                 passing += parcel
+            elif isinstance(parcel, CaughtUp):
+                self._behind.discard(parcel.part)
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN
 
     def on_notify(self) -> tuple[list[Placed], bool]:
         if self._group is not None:
+            # In an epoch without any record the one before may still be uncommitted.
+            self._group.release(snapshots=2)
             self._group.fire_due()
         return self._placed([]), StatefulBatchLogic.RETAIN
 
@@ -109,7 +125,12 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         return [], StatefulBatchLogic.RETAIN
 
     def notify_at(self) -> datetime | None:
-        due_ms = self._group.next_due_ms() if self._group is not None else None
+        if self._behind or self._group is None:
+            return None
+        due_ms = self._group.next_due_ms()
+        if self._group.keeps_output():
+            look_ms = self._runtime.clock.now_ms() + _RELEASE_EVERY_MS
+            due_ms = look_ms if due_ms is None else min(due_ms, look_ms)
         return None if due_ms is None else datetime.fromtimestamp(min(due_ms, _LATEST_MS) / 1000, UTC)
 
     def snapshot(self) -> bytes:
@@ -149,6 +170,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         for piece in saved.pieces:
             group.restore(_decode_changes(self._runtime.store.read(saved.key, piece)))
         group.restored()
+        group.release(snapshots=0)
 
     def _placed(self, passing: list[Outgoing]) -> list[Placed]:
         outgoing = self._group.take_output() if self._group is not None else []
@@ -161,7 +183,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         return list(placed.items())
 
 
-class Inputs(FixedPartitionedSource[RecordBatch | Pulse, Any]):
+class Inputs(FixedPartitionedSource[Input, Any]):
     """The records of Kafka, and one more partition, the pulse.
 
     They share one input step because the engine keeps one clock of epochs per step: two steps would drift apart, and

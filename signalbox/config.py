@@ -5,6 +5,7 @@ Later wins: the defaults below, `config/<profile>.toml`, the file given with `-c
 Settings are passed down as an argument; nothing imports them as a global.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -38,6 +40,7 @@ TOPICS = ("signals", "alerts", "scaling", "results", "telemetry", "control", "re
 RESOLVED_VARIABLE = "SIGNALBOX_RESOLVED_SETTINGS"
 _SECRET_WORDS = ("password", "secret", "token", "key.pem")
 _MASK = "**********"
+_DOTTED_GROUPS = ("kafka.client.", "kafka.routes.")
 
 
 class _Group(BaseModel):
@@ -92,9 +95,16 @@ class KafkaSettings(_Group):
     start: Literal["earliest", "latest"] = "earliest"
     """Where a new data directory begins to read a topic. Recorded once; afterwards the snapshot decides."""
     routes: dict[str, str] = Field(default_factory=_default_routes)
-    """Signal type pattern -> topic that signals derived by agents go to; the most specific pattern wins."""
+    """Signal type pattern -> topic that signals derived by agents go to; the most specific pattern wins. Those given
+    come on top of the defaults."""
     linger_ms: NonNegativeFloat = 1.0
     """How long the sink waits to fill a request. Throughput is served by batches from the source, so latency wins."""
+
+    @field_validator("routes")
+    @classmethod
+    def _on_top_of_the_defaults(cls, routes: dict[str, str]) -> dict[str, str]:
+        """A route that is given replaces the default one of the same pattern and leaves the others."""
+        return {**_default_routes(), **routes}
 
 
 class FlowSettings(_Group):
@@ -276,12 +286,17 @@ def resolved_environment(settings: Settings, path: Path) -> dict[str, str]:
 
 def masked(settings: Settings) -> dict[str, Any]:
     """The settings as plain values with every secret hidden, fit to be shown."""
-    values: dict[str, Any] = settings.model_dump(mode="json")
-    client = values["kafka"]["client"]
-    for name in client:
-        if any(word in name for word in _SECRET_WORDS):
-            client[name] = _MASK
-    return values
+    return {name: _masked(name, value) for name, value in settings.model_dump(mode="json").items()}
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {inner: _masked(inner, held) for inner, held in value.items()}
+    return _MASK if value is not None and _is_secret(name) else value
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
 
 
 def profile_file(profile: str) -> Path:
@@ -323,14 +338,18 @@ def _layered(files: list[Path]) -> type[Settings]:
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = {name: _merged(base[name], over[name]) for name in base.keys() & over.keys() if isinstance(over[name], dict)}
-    return {**base, **over, **both}
+    shared = base.keys() & over.keys()
+    groups = [name for name in shared if isinstance(base[name], dict) and isinstance(over[name], dict)]
+    return {**base, **over, **{name: _merged(base[name], over[name]) for name in groups}}
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:
     if isinstance(value, str) and value[:1] in ("[", "{"):
-        value = json.loads(value)
-    for part in reversed(dotted.split(".")):
+        with contextlib.suppress(ValueError):  # a text that only looks like JSON, such as [::1]
+            value = json.loads(value)
+    # The keys of these groups have dots themselves.
+    depth = 2 if dotted.startswith(_DOTTED_GROUPS) else -1
+    for part in reversed(dotted.split(".", depth)):
         value = {part: value}
     return value  # type: ignore[no-any-return]
 
@@ -339,6 +358,10 @@ def _explain(error: ValidationError) -> ConfigError:
     lines = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"])
-        unknown = item["type"] == "extra_forbidden"
-        lines.append(f"{key}: there is no such setting" if unknown else f"{key}: {item['msg']} (got {item['input']!r})")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: there is no such setting")
+        elif _is_secret(key) or isinstance(item["input"], dict | list):  # it may be, or hold, what nobody should read
+            lines.append(f"{key}: {item['msg']}")
+        else:
+            lines.append(f"{key}: {item['msg']} (got {item['input']!r})")
     return ConfigError("; ".join(lines), hint="`signalbox config show` lists every setting with its value")

@@ -4,9 +4,10 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from signalbox.errors import ConfigError
+from signalbox.errors import ConfigError, described
 
 if TYPE_CHECKING:
+    from signalbox.app import App
     from signalbox.config import KafkaSettings
     from signalbox.ports import Admin, LocalBroker, Publisher, Reader
 
@@ -26,11 +27,28 @@ def load(reference: str) -> Any:
     except ImportError as error:
         msg = f"cannot import {module_name!r}: {error}"
         raise ConfigError(msg, hint="is its folder the present one, or on PYTHONPATH?") from error
+    except Exception as error:
+        name, message = described(error)
+        msg = f"cannot import {module_name!r}: it raised {name}: {message}"
+        raise ConfigError(msg, hint=f"`python -m {module_name}` shows where") from error
     try:
         return getattr(module, attribute)
     except AttributeError:
         msg = f"{module_name!r} has no attribute {attribute!r}"
         raise ConfigError(msg, hint=f"check the name behind the colon in {reference!r}") from None
+
+
+def load_app(reference: str) -> "App":
+    """Import the app that `node.app` names.
+
+    Raises:
+        ConfigError: the reference names nothing, or something that is not an `App`.
+    """
+    app = load(reference)
+    if not isinstance(app, load("signalbox.app:App")):
+        msg = f"{reference!r} is a {type(app).__name__}, not an App"
+        raise ConfigError(msg, hint="write app = App(agents=[...]) in that module, and name it as module:app")
+    return cast("App", app)
 
 
 def publisher(settings: "KafkaSettings") -> "Publisher":

@@ -8,9 +8,10 @@ from collections import deque
 from datetime import timedelta
 from typing import Any
 
-from schemas.control import AgentControl, AgentSpawn
+from schemas.control import AgentControl
 from schemas.signal import Signal, decode, encode, new_signal
-from signalbox.agents.dead_letters import DEAD_LETTERS
+from signalbox.agents.admission import Refused, commanded, homeless, unhandled
+from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.agents.group import CONTROL, AgentGroup
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
@@ -86,15 +87,15 @@ class Harness:
 
     def pause(self, agent_id: str) -> None:
         """Tell an agent to hold its signals back."""
-        self._command("pause", agent_id)
+        self._order("pause", agent_id)
 
     def resume(self, agent_id: str) -> None:
         """Tell a paused agent to go on."""
-        self._command("resume", agent_id)
+        self._order("resume", agent_id)
 
     def stop(self, agent_id: str) -> None:
         """Tell an agent to end."""
-        self._command("stop", agent_id)
+        self._order("stop", agent_id)
 
     def emitted(self, pattern: str = "**", *, topic: str | None = None) -> list[Signal[Any]]:
         """What agents have written, oldest first: by pattern of the type, and by topic if given."""
@@ -129,7 +130,7 @@ class Harness:
     def _group(self, key: str) -> AgentGroup:
         return AgentGroup(key, self._plan, self._topics, settings=self.settings, clock=self.clock, stats=self.stats)
 
-    def _command(self, verb: str, agent_id: str) -> None:
+    def _order(self, verb: str, agent_id: str) -> None:
         data = AgentControl(agent_id=agent_id)
         self._sent += 1
         signal = new_signal(f"control.agent.{verb}", data, source="test", id=f"test-{self._sent}", subject=agent_id)
@@ -138,24 +139,39 @@ class Harness:
 
     def _deliver(self, topic: str, signal: Signal[Any]) -> None:
         if topic == "control":
-            agent_id = self._commanded(signal)
-            if agent_id is not None:
-                self._deliver_to(topic, agent_id, CONTROL, signal)
+            self._command(topic, signal)
             return
-        for kind in self._plan.targets(signal.type):
+        kinds = self._plan.targets(signal.type)
+        if not kinds and (refusal := unhandled(signal)) is not None:
+            self._refuse(topic, signal, refusal)
+        for kind in kinds:
             place = kind.place(signal.subject, signal.id)
             if place is not None:
                 self._deliver_to(topic, place[0], kind.index, signal)
+            else:
+                self._refuse(topic, signal, homeless(kind))
 
-    def _commanded(self, signal: Signal[Any]) -> str | None:
-        """The agent that a control signal is for; None if it is for somebody else."""
-        if not signal.type.startswith("control.agent."):
-            return None
-        if signal.type != "control.agent.spawn":
-            return AgentControl.model_validate(signal.data).agent_id
-        spawn = AgentSpawn.model_validate(signal.data)
-        kind = self._plan.kind(spawn.agent_type)
-        return kind.agent_id(spawn.subject) if kind else spawn.agent_type
+    def _command(self, topic: str, signal: Signal[Any]) -> None:
+        try:
+            agent_id = commanded(self._plan, signal)
+        except Refused as error:
+            self._refuse(topic, signal, error)
+            return
+        if agent_id is not None:
+            self._deliver_to(topic, agent_id, CONTROL, signal)
+
+    def _refuse(self, topic: str, signal: Signal[Any], error: Refused) -> None:
+        letter = dead_letter(
+            error.reason,
+            str(error),
+            where=Where(topic, 0, self._sent),
+            key=signal.key.encode(),
+            value=encode(signal),
+            limit_bytes=self.settings.limits.dead_letter_bytes,
+            now=self.clock.now(),
+            signal=signal,
+        )
+        self._written.append((letter.topic, decode(letter.value)))
 
     def _deliver_to(self, topic: str, agent_id: str, kind_index: int, signal: Signal[Any]) -> None:
         run = (kind_index, [(agent_id, signal, self._sent)])
@@ -166,6 +182,7 @@ class Harness:
         fresh: deque[tuple[str, Signal[Any]]] = deque()
         for _ in range(_MOST_SIGNALS):
             for group in self._groups.values():
+                group.release(snapshots=0)  # as if saved at once: a test wants to see it now
                 fresh.extend((out.topic, decode(out.value)) for out in group.take_output())
             if not fresh:
                 return

@@ -1,8 +1,9 @@
 """The input: one engine partition per Kafka partition, fed by one consumer per worker process.
 
 Each partition resumes from its own snapshot, so its offset is exact. A poll's records travel as one `RecordBatch` per
-partition; nothing is decoded here. `auto.offset.reset` is `error`: an offset that the broker no longer has stops the
-flow with a message, it never jumps. Progress is mirrored to a consumer group for lag tools, which decides nothing.
+partition; nothing is decoded here. Once a partition has handed over what it held at the start, it says so (`CaughtUp`).
+`auto.offset.reset` is `error`: an offset that the broker no longer has stops the flow with a message, it never jumps.
+Progress is mirrored to a consumer group for lag tools, which decides nothing.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
@@ -42,13 +44,20 @@ class RecordBatch(NamedTuple):
     messages: list[Message]
 
 
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """Everything that this partition held when reading began has been handed over."""
+
+    part: str
+
+
 class OffsetLost(SignalboxError):
     """The broker no longer has the records where this partition would go on."""
 
     exit_code = 3
 
 
-class KafkaSource(FixedPartitionedSource[RecordBatch, int]):
+class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
     """Reads topics from recorded starts.
 
     Args:
@@ -154,12 +163,12 @@ class ConsumerHub:
         self._polled_at = now
         messages = consumer.consume(self._poll_records, 0)
         if messages:
-            self._distribute(messages)
+            self._distribute(messages, consumer)
         if now - self._mirrored_at >= _MIRROR_EVERY_S:
             self._mirrored_at = now
             self._mirror(consumer)
 
-    def _distribute(self, messages: list[Message]) -> None:
+    def _distribute(self, messages: list[Message], consumer: Consumer) -> None:
         """Give each partition its records. A poll brings them in runs, so this looks at runs and not at records."""
         if any(map(Message.error, messages)):
             messages = [message for message in messages if not self._is_error(message)]
@@ -167,6 +176,9 @@ class ConsumerHub:
             for partition, run in groupby(of_topic, Message.partition):
                 part = self._parts.get((topic, partition))  # type: ignore[arg-type]  # a record has both
                 if part is not None:
+                    if part.end_at_start is None:
+                        place = TopicPartition(topic, partition)  # type: ignore[arg-type]  # as above
+                        _, part.end_at_start = consumer.get_watermark_offsets(place, cached=True)
                     before = len(part.waiting)
                     part.waiting.extend(run)
                     self._buffered += len(part.waiting) - before
@@ -174,7 +186,10 @@ class ConsumerHub:
     def _is_error(self, message: Message) -> bool:
         if (error := message.error()) is None:
             return False
-        self._explain(error, message)
+        if error.code() != KafkaError._PARTITION_EOF:
+            self._explain(error, message)
+        elif part := self._parts.get((message.topic(), message.partition())):  # type: ignore[arg-type]  # as above
+            part.end_at_start = -1
         return True
 
     def _explain(self, error: KafkaError, message: Message) -> None:
@@ -233,7 +248,7 @@ class ConsumerHub:
         self._mirrored_count += 1
 
 
-class _Partition(StatefulSourcePartition[RecordBatch, int]):
+class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
     """One Kafka partition. Its state is the offset of the next record to hand over."""
 
     def __init__(self, hub: ConsumerHub, topic: str, partition: int, start: int, drain: threading.Event) -> None:
@@ -243,18 +258,24 @@ class _Partition(StatefulSourcePartition[RecordBatch, int]):
         self.saved: int | None = None
         self.mirrored: int | None = None
         self.waiting: list[Message] = []
+        self.end_at_start: int | None = None
+        """Where the partition ended when its first records came; -1 once the end was seen."""
+        self._caught_up = False
         self._hub = hub
         self._draining = drain.is_set
         hub.register(self)
 
-    def next_batch(self) -> list[RecordBatch]:
+    def next_batch(self) -> list[RecordBatch | CaughtUp]:
         if self._draining():
             raise StopIteration
-        messages = self._hub.take(self)
-        if not messages:
-            return []
-        self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
-        return [RecordBatch(self.topic, self.partition, messages)]
+        batches: list[RecordBatch | CaughtUp] = []
+        if messages := self._hub.take(self):
+            self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
+            batches.append(RecordBatch(self.topic, self.partition, messages))
+        if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
+            self._caught_up = True
+            batches.append(CaughtUp(part_name(self.topic, self.partition)))
+        return batches
 
     def next_awake(self) -> datetime | None:
         return None
@@ -295,7 +316,7 @@ def _consumer_config(
             # Enough to keep the worker fed between polls, small enough to bound memory: partitions x this.
             "queued.min.messages": 20_000,
             "queued.max.messages.kbytes": 65_536,
-            "enable.partition.eof": False,
+            "enable.partition.eof": True,
             "allow.auto.create.topics": False,
         },
     )

@@ -145,6 +145,14 @@ class AgentGroup(Population):
                 self._agents[agent_id] = instance
                 self._wake(instance)
 
+    def keeps_output(self) -> bool:
+        """Whether output waits for `release`."""
+        return bool(self._deferral)
+
+    def release(self, snapshots: int) -> None:
+        """Let go of output that rests on timers, if so many snapshots were taken since it was made."""
+        self._out += self._deferral.release(snapshots)
+
     def take_output(self) -> list[Outgoing]:
         """What is to be written since the last call."""
         out, self._out = self._out, []
@@ -250,7 +258,7 @@ class AgentGroup(Population):
         return effects
 
     def _commit(self, instance: Instance, effects: Effects) -> None:
-        effects.commit(self._out)
+        effects.commit(self._outlet(instance.agent_id))
         self._touch(instance)
         if effects.timers:
             self._remember_due(instance)
@@ -294,7 +302,8 @@ class AgentGroup(Population):
             error_count=instance.errors,
         )
         with contextlib.suppress(ValueError):  # its own id can make it too large; it is counted
-            self._effects(instance, cause, f"{handler}|error", [Emit("agent.error", report)]).commit(self._out)
+            effects = self._effects(instance, cause, f"{handler}|error", [Emit("agent.error", report)])
+            effects.commit(self._outlet(instance.agent_id))
 
     def _dead_letter(self, signal: Signal[Any], where: Where, reason: str, message: str, agent_id: str) -> None:
         if where is NOWHERE:  # a timer: there is no record to set aside
@@ -311,7 +320,10 @@ class AgentGroup(Population):
             signal=signal,
             agent_id=agent_id,
         )
-        self._out.append(letter)
+        self._outlet(agent_id).append(letter)
+
+    def _outlet(self, agent_id: str) -> list[Outgoing]:
+        return self._deferral.outlet(agent_id, self._out) if self._deferral else self._out
 
     # Timers.
 
@@ -326,6 +338,7 @@ class AgentGroup(Population):
                 continue
             del instance.timers[name]
             self._dirty.add(agent_id)
+            self._deferral.fired(agent_id)
             signal: Signal[Any] = Signal(
                 id=timer.id,
                 source=f"timer/{agent_id}",
@@ -342,6 +355,7 @@ class AgentGroup(Population):
             return
         ttl_ms = instance.kind.idle_ttl_ms
         if ttl_ms is not None and not instance.timers and self._now_ms >= instance.seen_ms + ttl_ms:
+            self._deferral.fired(agent_id)
             self._end(instance, Cause(f"idle|{agent_id}|{instance.seen_ms}", f"idle-{instance.seen_ms}"))
         else:
             self._remember_due(instance)

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from signalbox.agents.deferral import Deferral
 from signalbox.agents.plan import Plan
 from signalbox.agents.records import Instance, load, save
 from signalbox.agents.stats import Stats
@@ -20,6 +21,8 @@ Saved = tuple[int, bytes]
 """An agent that was not needed since it was restored: next due time, and its record."""
 Change = tuple[str, int, bytes | None]
 """Agent id, next due time in Unix milliseconds (0 is never), and its record; None when it is gone."""
+#: In place of an agent's id, in the change that holds what the group keeps back.
+_DEFERRED = ""
 
 
 class StateUnreadable(ValueError):
@@ -38,6 +41,7 @@ class Population:
         """How many agents of each class live here."""
         self._due: list[tuple[int, str]] = []
         self._dirty: set[str] = set()
+        self._deferral = Deferral()
 
     def next_due_ms(self) -> int | None:
         """When `fire_due` wants to be called next, in Unix milliseconds."""
@@ -46,26 +50,35 @@ class Population:
     # Saving and restoring.
 
     def take_changes(self) -> list[Change]:
-        """The records of the agents touched since the last call."""
+        """What the next snapshot needs: the records of the agents touched since the last call."""
         dirty, self._dirty = self._dirty, set()
         for agent_id in dirty:
             if isinstance(instance := self._agents.get(agent_id), Instance):
                 instance.dirty = False
                 self._check_readable(instance)
-        return [self._change(agent_id) for agent_id in dirty]
+        changes = [self._change(agent_id) for agent_id in dirty]
+        if (deferred := self._deferral.take_change()) is not None:
+            changes.append((_DEFERRED, 0, deferred))
+        return changes
 
     def _check_readable(self, instance: Instance) -> None:
-        """Tell at once of a state that could be written, say with a text in a field for numbers, but not be read."""
+        """Tell at once of a state that could be written, say with a text in a field for numbers, but not be read.
+
+        From then on the handlers of its class are checked one by one, and those that do so fail.
+        """
         try:
             instance.committed()
         except ValueError as error:  # msgspec's ValidationError is one
             self._stats.failed[instance.kind.name, "state"] += 1
+            instance.kind.reread = True
             log.error("the state of %s will not be readable after a restart: %s", instance.agent_id, error)
 
     def all_records(self) -> Iterator[Change]:
         """The records of every agent, touched or not."""
         for agent_id in self._agents:
             yield self._change(agent_id)
+        if self._deferral.keeps():
+            yield _DEFERRED, 0, self._deferral.record()
 
     def restore(self, changes: Iterable[Change]) -> None:
         """Apply saved records, oldest first. A record is decoded only when its agent is needed."""
@@ -73,6 +86,9 @@ class Population:
         for agent_id, due_ms, record in changes:
             if record is None:
                 agents.pop(agent_id, None)
+                continue
+            if agent_id == _DEFERRED:
+                self._deferral.restore(record)
                 continue
             agents[agent_id] = (due_ms, record)
             if due_ms:

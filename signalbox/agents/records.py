@@ -82,7 +82,10 @@ class Instance:
 
     def roll_back(self) -> None:
         """Undo what a failed handler did to the state."""
-        self.state = self.committed()
+        try:
+            self.state = self.committed()
+        except msgspec.ValidationError:  # an earlier handler put a value of a wrong type into it: so it was, and stays
+            self.state = self.kind.state_type(**_decode_fields(self.saved))
 
     def next_due_ms(self) -> int:
         """When the runtime must look at it again without a signal; 0 is never."""

@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from signalbox.errors import ConfigError
-
 if TYPE_CHECKING:
     from signalbox.agents.plan import Plan
     from signalbox.config import Settings
@@ -18,16 +16,11 @@ def load_app(settings: "Settings") -> Any:
         ConfigError: the import string names nothing, or something that is not an `App`.
     """
     from signalbox import plugins
-    from signalbox.app import App
 
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    app = plugins.load(settings.node.app)
-    if not isinstance(app, App):
-        msg = f"{settings.node.app!r} is a {type(app).__name__}, not an App"
-        raise ConfigError(msg, hint="write app = App(agents=[...]) in that module, and name it as module:app")
-    return app
+    return plugins.load_app(settings.node.app)
 
 
 def load_plan(settings: "Settings") -> "Plan":

@@ -40,6 +40,7 @@ _SETTINGS = {
     "supervision.backoff_max_s": "0.5",
     "sensors.system_health.enabled": "false",
     "sensors.resource_usage.enabled": "false",
+    "supervision.start_timeout_s": "120",
     "log.file": "false",
 }
 
@@ -56,7 +57,7 @@ class Fault(StrEnum):
     DRAIN = "drain"
     """SIGTERM; the node has to end with 0, and is started again."""
     BROKER = "broker"
-    """SIGKILL of the broker, which is started again on its port; sometimes a worker dies in between."""
+    """SIGKILL of the broker, which is started again on its port; sometimes a worker is killed in between."""
 
 
 def plan_faults(rng: random.Random, rounds: int, *, broker: int) -> list[Fault]:
@@ -162,15 +163,15 @@ class MortalNode:
 
     def worker(self, rng: random.Random) -> psutil.Process:
         """One of its worker processes, once there is one."""
-        return eventually(lambda: self._some_worker(rng), timeout_s=PATIENCE_S, every_s=0.005)
+        return rng.choice(eventually(self.workers_now, timeout_s=PATIENCE_S, every_s=0.005))
 
-    def _some_worker(self, rng: random.Random) -> psutil.Process | None:
+    def workers_now(self) -> list[psutil.Process]:
+        """Its worker processes; there may be none at the moment."""
         with suppress(psutil.Error):
             children = psutil.Process(self._running().pid).children()
             self._children.update(children)
-            workers = [child for child in children if _is_worker(child)]
-            return rng.choice(workers) if workers else None
-        return None
+            return [child for child in children if _is_worker(child)]
+        return []
 
     def kill(self) -> None:
         """SIGKILL of the supervisor. Its children are to die by themselves."""
@@ -285,7 +286,8 @@ class Chaos:
         self.broker.kill()
         self._note(Fault.BROKER, f"away for {away_s:.2f} s and its start, with a worker: {worker_too}")
         self.load.run_for(away_s)
-        if worker_too:
+        # A node that has just been killed waits for the broker before it starts a worker.
+        if worker_too and self.node.workers_now():
             self._kill_worker()
         began = time.monotonic()
         self.broker.start()

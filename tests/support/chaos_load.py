@@ -121,13 +121,17 @@ def task_subjects(subjects: int, *, source: str) -> Iterator[str]:
         yield task_subject(rng.randrange(subjects))
 
 
-def readings(subjects: int, *, source: str, rate: float) -> Callable[[int], Signal[object]]:
-    """Health readings of so many hosts. Each host's memory flaps for a while and is calm for a while, in turn."""
+def readings(subjects: int, *, source: str, rate: float, moving: float = 0.0) -> Callable[[int], Signal[object]]:
+    """Health readings of so many hosts at a time. The memory of each flaps for a while and is calm for a while in turn.
+
+    `moving` hosts per second are replaced by new ones.
+    """
     rng = random.Random(source)
 
     def make(number: int) -> Signal[object]:
-        which = rng.randrange(subjects)
-        flaps = (number / rate + which) % _PERIOD_S < _FLAPPING_S
+        second = number / rate
+        which = rng.randrange(subjects) + int(second * moving)
+        flaps = (second + which) % _PERIOD_S < _FLAPPING_S
         value = rng.choice((0.3, 0.5, 0.9, 0.97)) if flaps else 0.5
         return reading(number, host(which), value, source=source)
 

@@ -1,4 +1,4 @@
-"""What a crash may cost: nothing. Real worker processes on Apache Kafka are killed, drained, frozen out and repeated."""
+"""A crash costs nothing: real worker processes on Apache Kafka are killed, drained, frozen out and repeated."""
 
 import json
 import random
@@ -26,9 +26,7 @@ SEED = 20_260_101
 
 def _additions(count: int, subjects: int = 40) -> list[Signal[Any]]:
     """Numbered additions; with the subject's number of the addition as its place."""
-    return [
-        new_signal("tally.add", n, source="test", subject=f"s{n % subjects}", id=f"add-{n}") for n in range(count)
-    ]
+    return [new_signal("tally.add", n, source="test", subject=f"s{n % subjects}", id=f"add-{n}") for n in range(count)]
 
 
 def _check_tallies(system: System, sent: list[Signal[Any]]) -> None:
@@ -118,7 +116,7 @@ def test_tasks_are_answered_once_and_counted_once_over_kills(system: System) -> 
 
 
 def test_a_crash_before_the_first_snapshot_costs_nothing(make_system: MakeSystem) -> None:
-    """A worker that dies before it saved anything begins again where the data directory began, and repeats no output."""
+    """A worker that dies before its first save begins again where the data directory began, and repeats no output."""
     system = make_system(flows={"epoch_ms": 600_000})
     system.send(tasks(0, 100))
     for killed_after in (1, 60):
@@ -148,7 +146,7 @@ def test_timers_survive_a_kill(make_system: MakeSystem) -> None:
 
 
 def test_a_drain_is_quick_and_shows_no_lag(system: System, kafka: BrokerUnderTest) -> None:
-    """SIGTERM ends a busy worker with 0 in well under five seconds; the consumer group then shows exactly what is left."""
+    """SIGTERM ends a busy worker with 0 well within five seconds; its consumer group then shows just what is left."""
     worker = system.start()
     system.send(tasks(0, 300))
     worker.await_caught_up()
@@ -179,7 +177,7 @@ def test_a_drain_under_load_loses_nothing(system: System) -> None:
 
 
 def test_two_workers_share_the_work_and_answer_once(system: System) -> None:
-    """The processes of a cluster share partitions and agents; when one is killed, its peer ends too, and both go on later."""
+    """Processes of a cluster share partitions and agents; if one is killed, its peer ends too, and both go on later."""
     workers = system.start_cluster(2)
     system.send(tasks(0, 600))
     system.await_answers(task_ids(600))
@@ -200,9 +198,7 @@ def test_two_workers_share_the_work_and_answer_once(system: System) -> None:
     _task_counts(system, one, 1200)
 
 
-def test_a_broker_that_is_killed_and_comes_back_costs_nothing(
-    make_system: MakeSystem, own_kafka: ApacheKafka
-) -> None:
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing(make_system: MakeSystem, own_kafka: ApacheKafka) -> None:
     """While the broker is away the worker waits; when it is back the work goes on, nothing lost and nothing doubled."""
     bootstrap = own_kafka.start()
     system = make_system(bootstrap=bootstrap, node={"app": "tests.support.tally:app"})
@@ -291,6 +287,7 @@ def test_damaged_state_is_never_passed_over(make_system: MakeSystem) -> None:
     assert str(damaged) in worker.logged()[-1]["error"]
     damaged.write_bytes(content)
     worker = system.start()
+    worker.await_caught_up()
     assert worker.ask("agent", id="tally:s1")["state"]["count"] == 10
 
 

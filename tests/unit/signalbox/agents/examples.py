@@ -128,6 +128,7 @@ class Groups:
 
     def collect(self) -> None:
         for group in self.groups.values():
+            group.release(snapshots=0)
             self.outgoing.extend(group.take_output())
 
     def saved(self) -> dict[str, list[Change]]:

@@ -112,7 +112,7 @@ def test_a_stopped_agent_is_gone_with_its_state_and_timers() -> None:
 
 
 def test_signals_held_by_an_agent_that_is_stopped_become_dead_letters() -> None:
-    """Stopping a paused agent sets the signals that it held aside as `agent_stopped`, with their origins; none is lost."""
+    """Stopping a paused agent sets the signals it held aside as `agent_stopped`, with their origins; none is lost."""
     harness = harness_of(Counter)
     harness.send("counter.add", {"amount": 3}, subject="a")
     harness.pause("counter:a")

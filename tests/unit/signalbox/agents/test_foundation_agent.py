@@ -24,7 +24,7 @@ class Helper(FoundationAgent):
     @on("help")
     def help(self, state: State, signal: Signal[Any], context: Context) -> Iterator[Directive]:
         result, error, duration_ms = yield from self.perform(context, "think", lambda: 6 * (signal.data or 7))
-        _, failure, _ = yield from self.perform(context, "stumble", lambda: [][0])
+        _, failure, _ = yield from self.perform(context, "stumble", [].pop)
         assert error is None
         assert failure is not None
         state.outcome = [result, failure.type, duration_ms]

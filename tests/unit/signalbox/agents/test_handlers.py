@@ -430,3 +430,43 @@ def test_signals_of_one_batch_are_handled_in_order() -> None:
         harness.send("counter.add", {"amount": amount}, subject="a")
     assert [signal.data["count"] for signal in harness.emitted("counter.added")] == [1, 3, 6, 10, 15]
     assert msgspec.to_builtins(harness.state("counter:a"))["seen"] == [f"test-{n}" for n in range(1, 6)]
+
+
+class Flat(Agent):
+    """Its state is flat, which is checked when it is saved and not at every signal."""
+
+    class State(AgentState):
+        number: int = 0
+
+    @on("flat.put")
+    def put(self, state: State, signal: Signal[Any]) -> Directive:
+        state.number = signal.data  # type: ignore[assignment]
+        return Emit("flat.done", repr(state.number))
+
+    @on("flat.fail")
+    def fail(self, state: State, signal: Signal[Any]) -> None:
+        state.number = -1
+        raise ValueError
+
+
+def test_a_flat_state_of_a_wrong_type_is_found_at_the_next_snapshot(caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong type in a flat state is told with the first snapshot that holds it, and refused from then on."""
+    harness = harness_of(Flat)
+    harness.send("flat.put", "text", subject="a")
+    harness.send("flat.fail", subject="a")
+    harness.send("flat.put", 2**64, subject="a")
+    assert [letter["reason"] for letter in harness.dead_letters] == ["handler_failed"] * 2
+    for group in harness._groups.values():
+        group.take_changes()
+    assert "the state of flat:a will not be readable after a restart" in caplog.text
+    assert harness.stats.failed["flat", "state"] == 1
+    harness.send("flat.put", "more text", subject="b")
+    _last_failed(harness, "Expected `int`, got `str`")
+    harness.send("flat.put", 5, subject="a")
+    assert harness.state("flat:a").number == 5
+    assert harness.state("flat:b").number == 0
+
+
+def _last_failed(harness: Harness, message: str) -> None:
+    assert harness.dead_letters[-1]["reason"] == "handler_failed"
+    assert message in harness.dead_letters[-1]["message"]

@@ -298,7 +298,7 @@ def test_alerts_survive_a_restart() -> None:
 @pytest.mark.parametrize("data", [None, [], {"metric": "cpu_usage"}, {"metric": 5}, {"metric": "nonsense"}, {}])
 @pytest.mark.parametrize("type", ["monitor.check", "monitor.escalate"])
 def test_its_own_timers_sent_by_somebody_else_do_no_harm(type: str, data: Any) -> None:
-    """A signal that only looks like one of the monitor's timers does not resolve what is not calm, and breaks nothing."""
+    """A signal that only looks like a timer of the monitor does not resolve what is not calm, and breaks nothing."""
     harness = _harness()
     _read(harness, cpu_usage=0.99)
     harness.send(type, data, subject="host-1")
@@ -375,5 +375,5 @@ def _was_calm(resolved_at: datetime, taken: list[tuple[datetime, float]]) -> Non
     """For at least the check interval before, every reading was calm, and there was one at its beginning."""
     since = resolved_at - seconds(30)
     assert all(value < 0.8 - MARGIN for at, value in taken if since < at < resolved_at)
-    at, value = max((one for one in enumerate(taken) if one[1][0] <= since), key=lambda one: (one[1][0], one[0]))[1]
+    _, value = max((one for one in enumerate(taken) if one[1][0] <= since), key=lambda one: (one[1][0], one[0]))[1]
     assert value < 0.8 - MARGIN

@@ -242,8 +242,9 @@ def test_ids_and_kinds_belong_together() -> None:
         )
     }
     assert found == {
-        "keyed_one:a:b": ("keyed_one", "a:b"), "own_one": ("keyed_one", "here"), "pool_one_2": ("pool_one", "pool_one_2"),
-        "pool_one_77": ("pool_one", "pool_one_77"), "the_only": ("only_one", "the_only"),
+        "keyed_one:a:b": ("keyed_one", "a:b"), "own_one": ("keyed_one", "here"),
+        "pool_one_2": ("pool_one", "pool_one_2"), "pool_one_77": ("pool_one", "pool_one_77"),
+        "the_only": ("only_one", "the_only"),
         "pool_one_x": None, "other:a": None, "": None,
     }  # fmt: skip
     keyed = plan.kind("keyed_one")

@@ -91,7 +91,7 @@ def test_fields_can_come_and_go() -> None:
 
 
 def test_migrate_turns_old_fields_into_new_ones_once() -> None:
-    """`migrate` gets the saved fields with their version, only when versions differ, and its result is what is saved."""
+    """`migrate` gets the saved fields with their version, only when versions differ, and its result is saved."""
     calls: list[tuple[dict[str, Any], int]] = []
 
     def migrate(cls: type, fields: dict[str, Any], version: int) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _nothing(cls: type, fields: dict[str, Any], version: int) -> Any:
     ids=["migrate raises", "migrate gives a wrong type", "migrate gives nothing", "a field changed its type"],
 )
 def test_a_state_that_cannot_be_read_fails_closed(agent: type[Agent], message: str) -> None:
-    """A signal for an agent whose saved state does not fit becomes `state_unreadable`; the saved state stays as it is."""
+    """A signal for an agent whose saved state does not fit becomes `state_unreadable`; the saved state is kept."""
     before = _saved_by(_versioned(1, {"number": 7}), "thing.touch", "thing.wait")
     after = _opened_by(before, agent)
     after.deliver([(9, make_signal("thing.touch", id="9")), (10, make_signal("thing.touch", subject="other", id="10"))])
@@ -156,7 +156,7 @@ def test_a_state_that_cannot_be_read_fails_closed(agent: type[Agent], message: s
 
 
 def test_a_declared_agent_with_an_unreadable_state_does_not_stop_the_others() -> None:
-    """At a start, a pool's member that cannot be read is passed over; the flow runs, and its signals become dead letters."""
+    """At a start, a pool member that cannot be read is passed over; the flow runs, its signals become dead letters."""
     before = Groups(App(agents=[_versioned(1, {"number": 7}, pool=3)], builtins=False), VirtualClock())
     for key in map(str, range(128)):
         before.group(key).start()
@@ -215,3 +215,16 @@ def test_looking_at_an_agent_does_not_change_it() -> None:
     harness.state("counter:a").seen.append("x")
     harness.send("counter.add", {"amount": 1}, subject="a")
     assert harness.state("counter:a").seen == ["test-1", "test-2"]
+
+
+def test_a_handler_that_asks_for_nothing_is_saved_all_the_same() -> None:
+    """Each signal puts its agent into the next changes, even if a handler only changes the state, round after round."""
+    groups = _saved_by(_versioned(1, {}))
+    group = groups.group(group_of("thing:s"))
+    for number in range(1, 4):
+        groups.deliver([(number, make_signal("thing.touch", id=str(number)))])
+        (change,) = group.take_changes()
+        rebuilt = Groups(App(agents=[_versioned(1, {})], builtins=False), VirtualClock())
+        rebuilt.restore({group.key: [change]})
+        assert rebuilt.states()["thing:s"][0].touched == number
+    assert group.take_changes() == []

@@ -116,7 +116,7 @@ def test_a_task_is_done_and_answered() -> None:
 def test_a_task_that_fails_is_answered_with_why(
     action_name: str, params: dict[str, Any], type: str, message: str, attempts: int
 ) -> None:
-    """Whatever goes wrong with a task, it gets exactly one `task.failed` with a stable word, a sentence and the attempts."""
+    """Whatever goes wrong, a task gets exactly one `task.failed` with a stable word, a sentence and the attempts."""
     harness = _harness()
     _submit(harness, action_name, params)
     failed = TaskFailed.model_validate(_answer(harness).data)
@@ -154,7 +154,7 @@ def test_a_large_result_is_answered_even_if_the_tasks_own_attributes_are_large()
 
 @pytest.mark.parametrize("where", ["task", "envelope"])
 def test_a_task_past_its_deadline_is_not_run(where: str) -> None:
-    """A deadline that has come, in the task or in the envelope, fails the task before its action; a later one does not."""
+    """A deadline that has come, in the task or the envelope, fails the task before its action; a later one does not."""
     harness = _harness()
     now = harness.clock.now()
     for deadline in (now, now + timedelta(milliseconds=1)):

@@ -74,7 +74,7 @@ def test_gauges_of_children_say_how_they_become_one() -> None:
         ("signalbox_agent_processed_total", ("agent", "status")),
         ("signalbox_agent_errors_total", ("agent", "kind")),
         ("signalbox_kafka_consumer_lag_records", ("topic", "partition")),
-        ("signalbox_kafka_produce_errors_total", ("topic", "code")),
+        ("signalbox_kafka_produced_total", ("topic",)),
         ("signalbox_snapshot_last_success_timestamp_seconds", ()),
         ("signalbox_restarts_total", ("process", "reason")),
         ("signalbox_http_requests_total", ("route", "code")),

@@ -1,0 +1,68 @@
+"""Which signals are not for agents, and why: the rules that the flow's intake and the test harness share."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.catalog import is_shipped
+from schemas.control import AgentControl, AgentSpawn
+from schemas.signal import Signal
+from signalbox.agents.plan import Kind, Plan
+from signalbox.routing import is_valid_type
+
+
+class Refused(Exception):
+    """A record that becomes a dead letter.
+
+    Attributes:
+        reason: a short, stable word for metrics and dead letters.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def unhandled(signal: Signal[Any]) -> Refused | None:
+    """What is wrong with a signal that nobody handles. What we know, or made ourselves, may go unhandled."""
+    if signal.type.startswith("control."):
+        return Refused("commands are obeyed on the topic control only", reason="misplaced")
+    if is_shipped(signal.type) or signal.source.startswith("agent/"):
+        return None
+    if is_valid_type(signal.type):
+        return Refused(f"no agent handles {signal.type[:200]!r}", reason="unknown_type")
+    msg = f"{signal.type[:200]!r} is not a type: segments of A-Z a-z 0-9 _ - joined by dots"
+    return Refused(msg, reason="invalid_type")
+
+
+def homeless(kind: Kind) -> Refused:
+    """What is wrong with a signal without a subject for a kind of agent that has one instance per subject."""
+    return Refused(f"{kind.name} has one agent per subject, and the signal has no subject", reason="missing_subject")
+
+
+def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
+    """The agent that a signal on `control` is for; None if it is for somebody else.
+
+    Raises:
+        Refused: it is no command, or not a valid one.
+    """
+    try:
+        match signal.type:
+            case "control.agent.spawn":
+                spawn = AgentSpawn.model_validate(signal.data)
+                kind = plan.kind(spawn.agent_type)
+                return kind.agent_id(spawn.subject) if kind else spawn.agent_type
+            case "control.agent.pause" | "control.agent.resume" | "control.agent.stop":
+                return AgentControl.model_validate(signal.data).agent_id
+            case "control.scale" | "control.pause" | "control.resume" | "control.drain":
+                return None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "data"
+        msg = f"{place}: {first['msg']}"
+        raise Refused(msg, reason="invalid_payload") from None
+    if signal.type.startswith("control."):
+        msg = f"there is no command {signal.type[:200]!r}"
+        raise Refused(msg, reason="unknown_type")
+    msg = f"{signal.type[:200]!r} is no command, and the topic control carries commands only"
+    raise Refused(msg, reason="misplaced")
