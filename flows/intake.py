@@ -5,7 +5,7 @@ remembered by `signalbox.agents.plan`; what is wrong with a record becomes a dea
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
@@ -30,6 +30,7 @@ _CHUNK = 500
 _EVERY_GROUP = [str(group) for group in range(KEY_GROUPS)]
 _TYPE = attrgetter("type")
 _SUBJECT = attrgetter("subject")
+_OFFSET: Callable[[Message], int] = Message.offset  # type: ignore[assignment]  # a record that was read has one
 
 
 class Pulse(Enum):
@@ -44,10 +45,12 @@ class Pulse(Enum):
 Input = RecordBatch | CaughtUp | Pulse
 Parcel = tuple[Origin, list[Run]] | list[Outgoing] | CaughtUp | Pulse
 """What a key group is given: deliveries, ready records that only pass through, or word of an input or of the flow."""
-Groups = defaultdict[str, list[Delivery]]
-"""Deliveries to one kind of agent, by key group."""
+Inboxes = defaultdict[str, list[Delivery]]
+"""Deliveries to agents of one kind, by key group."""
+Found = defaultdict[int, Inboxes]
+"""The same, by kind."""
 Runs = defaultdict[str, list[Run]]
-"""The same for all kinds."""
+"""The same, by key group and then by kind."""
 Addressed = tuple[str, tuple[str, Parcel]]
 """A parcel under its group's key, which is repeated because the engine keeps the key to itself."""
 
@@ -83,22 +86,26 @@ class Intake:
         return out
 
     def _sort(self, messages: Sequence[Message], groups: Runs, refused: list[Outgoing]) -> None:
+        found: Found = defaultdict(_new_inboxes)
         for start in range(0, len(messages), _CHUNK):
             chunk = messages[start : start + _CHUNK]
             signals = self._read_together(chunk)
             if signals is None:
                 chunk, signals = self._read_each(chunk, refused)
-            self._address(chunk, signals, groups, refused)
+            self._address(chunk, signals, found, refused)
+        for kind_index, inboxes in found.items():
+            for group, deliveries in inboxes.items():
+                groups[group].append((kind_index, deliveries))
 
     def _address(
-        self, messages: Sequence[Message], signals: Sequence[Signal[Any]], groups: Runs, refused: list[Outgoing]
+        self, messages: Sequence[Message], signals: Sequence[Signal[Any]], found: Found, refused: list[Outgoing]
     ) -> None:
         """Split signals by who handles them: those of one kind of agent keep their order, whatever their types."""
         targets, types = self._plan.targets, list(map(_TYPE, signals))
         lost: dict[int, tuple[Message, Signal[Any], Kind]] = {}
         if types and types.count(types[0]) == len(types) and (kinds := targets(types[0])):
             for kind in kinds:
-                self._address_to(kind, messages, signals, groups, lost)
+                _address_to(kind, messages, signals, found[kind.index], lost)
         else:
             shares: dict[int, tuple[Kind, list[Message], list[Signal[Any]]]] = {}
             for type_, message, signal in zip(types, messages, signals, strict=True):
@@ -110,33 +117,12 @@ class Intake:
                     of_kind.append(message)
                     signals_of_kind.append(signal)
             for kind, of_kind, signals_of_kind in shares.values():
-                self._address_to(kind, of_kind, signals_of_kind, groups, lost)
+                _address_to(kind, of_kind, signals_of_kind, found[kind.index], lost)
         for message, signal, kind in lost.values():
             refused.append(self._refuse(message, homeless(kind), signal))
 
-    def _address_to(
-        self,
-        kind: Kind,
-        messages: Sequence[Message],
-        signals: Sequence[Signal[Any]],
-        groups: Runs,
-        lost: dict[int, tuple[Message, Signal[Any], Kind]],
-    ) -> None:
-        """Address signals to agents of one kind; those without the subject that it takes go to `lost`."""
-        places = list(map(kind.places.get, map(_SUBJECT, signals)))
-        if None in places:
-            places = [kind.place(signal.subject, signal.id) for signal in signals]
-        found: Groups = defaultdict(list)
-        for place, message, signal in zip(places, messages, signals, strict=True):
-            if place is not None:
-                found[place[1]].append((place[0], signal, message.offset()))  # type: ignore[arg-type]  # it has one
-            else:
-                lost.setdefault(message.offset() or 0, (message, signal, kind))
-        for group, deliveries in found.items():
-            groups[group].append((kind.index, deliveries))
-
     def _read_together(self, messages: Sequence[Message]) -> list[Signal[Any]] | None:
-        values = [message.value() for message in messages]
+        values = list(map(Message.value, messages))
         if None in values or max(map(len, values)) > self._limits.signal_bytes:  # type: ignore[arg-type]
             return None
         return decode_batch(values)  # type: ignore[arg-type]  # none of them is None
@@ -200,6 +186,32 @@ class Intake:
             timestamp=when,
             signal=signal,
         )
+
+
+def _new_inboxes() -> Inboxes:
+    return defaultdict(list)
+
+
+def _address_to(
+    kind: Kind,
+    messages: Sequence[Message],
+    signals: Sequence[Signal[Any]],
+    inboxes: Inboxes,
+    lost: dict[int, tuple[Message, Signal[Any], Kind]],
+) -> None:
+    """Address signals to agents of one kind; those without the subject that it takes go to `lost`."""
+    subjects = list(map(_SUBJECT, signals))
+    groups = list(map(kind.groups.get, subjects))
+    if all(groups):
+        for group, subject, signal, offset in zip(groups, subjects, signals, map(_OFFSET, messages), strict=True):
+            inboxes[group].append((subject, signal, offset))  # type: ignore[index]  # none of them is None
+        return
+    for signal, message in zip(signals, messages, strict=True):
+        place = kind.place(signal.subject, signal.id)
+        if place is not None:
+            inboxes[place[1]].append((place[0], signal, _OFFSET(message)))
+        else:
+            lost.setdefault(_OFFSET(message), (message, signal, kind))
 
 
 def _time(message: Message) -> datetime | None:

@@ -170,9 +170,9 @@ def decode_batch(values: Sequence[bytes]) -> list[Signal[Any]] | None:
     None means that at least one of them is not simply a structured signal, and each must be read by itself.
     """
     try:
-        signals = [_decode_strict(value) for value in values]
-        for signal, value in zip(signals, values, strict=True):
-            if len(value) > _SHALLOW_BYTES:
+        signals = list(map(_decode_strict, values))
+        if max(map(len, values), default=0) > _SHALLOW_BYTES:
+            for signal, value in zip(signals, values, strict=True):
                 _refuse_deep(signal.data, value)
         together = b"".join(values)
         if b"\\" in together or b"\x7f" in together or not together.isascii():

@@ -114,8 +114,8 @@ class FlowSettings(_Group):
     """Worker processes. More than `kafka.partitions` cannot share the load."""
     epoch_ms: PositiveInt = 1000
     """Snapshot interval: at most this much work is repeated after a crash."""
-    poll_records: PositiveInt = 10_000
-    """At most so many records are taken from the client at once. Large polls make the hot path cheap."""
+    poll_records: PositiveInt = 3_000
+    """At most so many records are taken from the client at once: enough to share the cost of a round, few enough for caches."""
 
 
 class FlowsSettings(_Group):

@@ -13,7 +13,7 @@ from schemas.signal import Signal, decode, encode, new_signal
 from signalbox.agents.admission import Refused, commanded, homeless, unhandled
 from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.agents.group import CONTROL, AgentGroup
-from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.plan import Place, Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import VirtualClock
@@ -147,7 +147,7 @@ class Harness:
         for kind in kinds:
             place = kind.place(signal.subject, signal.id)
             if place is not None:
-                self._deliver_to(topic, place[0], kind.index, signal)
+                self._deliver_to(topic, place, kind.index, signal)
             else:
                 self._refuse(topic, signal, homeless(kind))
 
@@ -158,7 +158,7 @@ class Harness:
             self._refuse(topic, signal, error)
             return
         if agent_id is not None:
-            self._deliver_to(topic, agent_id, CONTROL, signal)
+            self._deliver_to(topic, (agent_id, str(key_group(agent_id))), CONTROL, signal)
 
     def _refuse(self, topic: str, signal: Signal[Any], error: Refused) -> None:
         letter = dead_letter(
@@ -173,9 +173,9 @@ class Harness:
         )
         self._written.append((letter.topic, decode(letter.value)))
 
-    def _deliver_to(self, topic: str, agent_id: str, kind_index: int, signal: Signal[Any]) -> None:
-        run = (kind_index, [(agent_id, signal, self._sent)])
-        self._groups[str(key_group(agent_id))].deliver((topic, 0), [run])
+    def _deliver_to(self, topic: str, place: Place, kind_index: int, signal: Signal[Any]) -> None:
+        name, group = place
+        self._groups[group].deliver((topic, 0), [(kind_index, [(name, signal, self._sent)])])
 
     def _settle(self) -> None:
         """Feed what agents wrote to the topics they listen to back to them, until nothing new comes."""

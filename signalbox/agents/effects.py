@@ -112,10 +112,7 @@ class Effects:
         """Let the effects take place; nothing here can fail."""
         out.extend(self.outgoing)
         for name, timer in self.timers.items():
-            if timer is None:
-                self._instance.timers.pop(name, None)
-            else:
-                self._instance.timers[name] = timer
+            self._instance.set_timer(name, timer)
 
     def _next_id(self, scope: str) -> str:
         index = self._indexes[scope] = self._indexes.get(scope, 0) + 1

@@ -17,25 +17,26 @@ from signalbox.agents.contract import Addressing, Agent, AgentState, Directives,
 from signalbox.agents.directives import Directive
 from signalbox.config import TOPICS, AgentSettings, Settings
 from signalbox.errors import ConfigError
-from signalbox.ids import key_group, stable_hash
+from signalbox.ids import KEY_GROUPS, key_group, stable_hash
 from signalbox.routing import Condition, Route, Router
 
 if TYPE_CHECKING:
     from signalbox.app import App
 
-#: Subjects whose place is remembered per kind of agent before the memory is emptied and filled anew.
-_PLACES_REMEMBERED = 200_000
+#: Subjects whose group is remembered per kind of agent before the memory is emptied and filled anew.
+_GROUPS_REMEMBERED = 200_000
 #: Likewise for signal types, which any sender can invent.
 _TYPES_REMEMBERED = 10_000
 _LONGEST_TYPE_REMEMBERED = 256
 
+_GROUP_KEYS = [str(group) for group in range(KEY_GROUPS)]
 _FLAT = (str, int, float, bool, type(None))
 
 T = TypeVar("T")
 """What is remembered of a signal type."""
 
 Place = tuple[str, str]
-"""An agent's id and its key group, as the engine's key."""
+"""An instance's name within its kind, which is the subject it is keyed by or else its id, and its key group's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Kind:
         self.addressing = _sized(agent.addressing, settings)
         self.idle_ttl_ms = _idle_ttl_ms(agent, settings)
         self.state_type: type[AgentState] = agent.State
-        self.places: dict[str | None, Place] = {}
-        """Places of keyed instances by subject, as far as remembered; look here before calling `place`."""
+        self.groups: dict[str | None, str] = {}
+        """Key groups of keyed instances by subject, as far as remembered; look here before calling `place`."""
         self._members = [(member, str(key_group(member))) for member in self.declared()]
         self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
@@ -99,19 +100,19 @@ class Kind:
             return self._members[stable_hash(subject or fallback) % len(self._members)]
         if subject is None:
             return None
-        place = self.places.get(subject)
-        if place is None:
-            if len(self.places) >= _PLACES_REMEMBERED:
-                self.places.clear()
-            agent_id = self.agent_id(subject)
-            place = self.places[subject] = (agent_id, str(key_group(agent_id)))
-        return place
+        group = self.groups.get(subject)
+        if group is None:
+            if len(self.groups) >= _GROUPS_REMEMBERED:
+                self.groups.clear()
+            # All subjects of a group share one text, which stays in the processor's cache.
+            group = self.groups[subject] = _GROUP_KEYS[key_group(self.agent_id(subject))]
+        return subject, group
 
-    def agent_id(self, subject: str) -> str:
-        """The id of the keyed instance for a subject."""
-        if isinstance(self.addressing, Keyed) and self.addressing.node_id and subject == self.node:
-            return self.addressing.node_id
-        return f"{self.name}:{subject}"
+    def agent_id(self, name: str) -> str:
+        """The id of the instance of this name: of keyed ones the subject, of others the id itself."""
+        if not isinstance(self.addressing, Keyed):
+            return name
+        return self.addressing.node_id if self.addressing.node_id and name == self.node else f"{self.name}:{name}"
 
     def subject(self, agent_id: str) -> str:
         """The subject of an instance: what it is keyed by, else its own id."""

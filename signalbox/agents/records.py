@@ -4,6 +4,7 @@ A saved record is a msgpack array of plain values; nothing in it names a Python 
 saved by name, so they can come and go; see `Agent.migrate` for other changes.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +32,11 @@ class Held(msgspec.Struct, array_like=True):
     topic: str
     partition: int
     offset: int
+
+
+#: Most agents have neither timers nor signals that wait; a million of them share these.
+_NO_TIMERS: Mapping[str, Timer] = {}
+NONE_HELD: Sequence[Held] = ()
 
 
 class Instance:
@@ -63,7 +69,7 @@ class Instance:
         """The state that handlers work on."""
         self.seen_ms = seen_ms
         """When it last got a signal."""
-        self.timers: dict[str, Timer] = {}
+        self.timers: Mapping[str, Timer] = _NO_TIMERS
         self.queued_ms = 0
         """The due time under which it waits in its group's queue; 0 when it does not."""
         self.dirty = False
@@ -73,8 +79,17 @@ class Instance:
         self.ended = False
         """Whether it was stopped or evicted; nothing is delivered to it any more."""
         self.paused = False
-        self.held: list[Held] = []
+        self.held: Sequence[Held] = NONE_HELD
         """Signals that came while it was paused, oldest first."""
+
+    def set_timer(self, name: str, timer: Timer | None) -> None:
+        """Keep a timer, or forget the one of this name."""
+        timers = {**self.timers, name: timer} if timer else {one: it for one, it in self.timers.items() if one != name}
+        self.timers = timers or _NO_TIMERS
+
+    def hold(self, signal: Held) -> None:
+        """Keep a signal for later."""
+        self.held = [*self.held, signal]
 
     def committed(self) -> AgentState:
         """A copy of the state as of the last handler that succeeded. Any thread may ask."""
@@ -104,9 +119,9 @@ class _Saved(msgspec.Struct, array_like=True):
     seen_ms: int
     processed: int
     errors: int
-    timers: dict[str, Timer]
+    timers: Mapping[str, Timer]
     paused: bool
-    held: list[Held]
+    held: Sequence[Held]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -148,5 +163,5 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
         state = kind.encode_state(msgspec.convert(fields, kind.state_type))
     instance = Instance(agent_id, kind, state, saved.seen_ms)
     instance.processed, instance.errors = saved.processed, saved.errors
-    instance.timers, instance.paused, instance.held = saved.timers, saved.paused, saved.held
+    instance.timers, instance.paused, instance.held = saved.timers or _NO_TIMERS, saved.paused, saved.held or NONE_HELD
     return instance

@@ -78,7 +78,7 @@ class Engine:
 
     def send(self, *signals: Signal[Any]) -> list[Outgoing]:
         self._offset += 1
-        deliveries = [(f"box:{signal.subject}", signal, self._offset) for signal in signals]
+        deliveries = [(signal.subject, signal, self._offset) for signal in signals]
         placed, discard = self.logic.on_batch([(GROUP, (("signals", 0), [(0, deliveries)]))])
         assert not discard
         return [record for part, records in placed for record in records]

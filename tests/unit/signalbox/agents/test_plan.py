@@ -196,7 +196,7 @@ def test_properties_of_an_agent_are_left_alone() -> None:
 def test_types_invented_by_senders_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered per signal type and per subject stays bounded, and answers stay right."""
     monkeypatch.setattr(plan_module, "_TYPES_REMEMBERED", 50)
-    monkeypatch.setattr(plan_module, "_PLACES_REMEMBERED", 50)
+    monkeypatch.setattr(plan_module, "_GROUPS_REMEMBERED", 50)
 
     class Wide(Agent):
         @on("wide.**")
@@ -209,10 +209,10 @@ def test_types_invented_by_senders_are_remembered_within_bounds(monkeypatch: pyt
         assert [handler.name for handler in kind.handlers(f"wide.n{number}")] == ["handle"]
         place = kind.place(f"s{number}", "id")
         assert place is not None
-        assert place[0] == f"wide:s{number}"
+        assert place[0] == f"s{number}"
     assert plan.targets("wide." + "x" * 100_000) == (kind,)
     assert max(map(len, plan.known_targets), default=0) <= 256
-    assert max(len(plan.known_targets), len(kind.known_handlers), len(kind.places)) <= 50
+    assert max(len(plan.known_targets), len(kind.known_handlers), len(kind.groups)) <= 50
 
 
 def test_ids_and_kinds_belong_together() -> None:
