@@ -73,11 +73,11 @@ class Intake:
                 continue
             groups: Runs = defaultdict(list)
             refused: list[Outgoing] = []
+            self._stats.received[batch.topic] += len(batch.messages)
             if batch.topic == "control":
                 self._sort_control(batch.messages, groups, refused)
             else:
                 self._sort(batch.messages, groups, refused)
-            self._stats.received[batch.topic] += len(batch.messages)
             origin = (self._prefix + batch.topic, batch.partition)
             out.extend((group, (group, (origin, runs))) for group, runs in groups.items())
             if refused:
@@ -85,10 +85,13 @@ class Intake:
                 out.append((group, (group, refused)))
         return out
 
-    def _sort(self, messages: Sequence[Message], groups: Runs, refused: list[Outgoing]) -> None:
+    def _sort(self, messages: list[Message], groups: Runs, refused: list[Outgoing]) -> None:
         found: Found = defaultdict(_new_inboxes)
-        for start in range(0, len(messages), _CHUNK):
-            chunk = messages[start : start + _CHUNK]
+        chunks: list[Sequence[Message]] = [messages[at : at + _CHUNK] for at in range(0, len(messages), _CHUNK)]
+        chunks.reverse()
+        messages.clear()  # so that a chunk is freed while it still is in the processor's cache
+        while chunks:
+            chunk = chunks.pop()
             signals = self._read_together(chunk)
             if signals is None:
                 chunk, signals = self._read_each(chunk, refused)

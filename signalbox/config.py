@@ -115,7 +115,7 @@ class FlowSettings(_Group):
     epoch_ms: PositiveInt = 1000
     """Snapshot interval: at most this much work is repeated after a crash."""
     poll_records: PositiveInt = 3_000
-    """At most so many records are taken from the client at once: enough to share the cost of a round, few enough for caches."""
+    """Most records taken from the client at once: enough to share the cost of a round, few enough for a cache."""
 
 
 class FlowsSettings(_Group):

@@ -4,6 +4,8 @@ Nothing here connects. The clients themselves are `publisher`, `reader`, `admin`
 """
 
 import logging
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,11 @@ from signalbox.errors import ConfigError, Conflict, NotFound, SignalboxError, Un
 CALL_TIMEOUT_S = 10.0
 #: The largest record we write: a dead letter with its original bytes in base64. Topics may allow less.
 MAX_RECORD_BYTES = 4_194_304
+
+#: A message of a client that comes again is logged once in so long.
+_LOG_AGAIN_S = 30.0
+_KINDS_OF_MESSAGES = 1_000
+_NUMBERS = re.compile(r"\d+")
 
 _REFUSED = {
     KafkaError._AUTHENTICATION,
@@ -81,7 +88,7 @@ def client_config(settings: KafkaSettings, **own: object) -> dict[str, Any]:
         "reconnect.backoff.max.ms": 1_000,
         "socket.connection.setup.timeout.ms": 5_000,
         "log_level": 4,
-        "logger": logging.getLogger(__name__),
+        "logger": _client_log(),
         **settings.client,
         "bootstrap.servers": settings.bootstrap,
         **own,
@@ -106,6 +113,39 @@ def producer_config(settings: KafkaSettings, **own: object) -> dict[str, Any]:
 def is_passing(error: KafkaError) -> bool:
     """Whether the error is one of a broker that is away or not settled yet, so that trying again can help."""
     return error.code() in _AWAY
+
+
+class _OncePerWhile(logging.Filter):
+    """Lets a message pass that differs from the recent ones in more than numbers; says how often others came again.
+
+    A client whose broker is away tells of each attempt to reach it, several times a second and for each broker.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        key = _NUMBERS.sub("", text)
+        at, repeats = self._passed.get(key, (float("-inf"), 0))
+        now = time.monotonic()
+        if now - at < _LOG_AGAIN_S:
+            self._passed[key] = (at, repeats + 1)
+            return False
+        if len(self._passed) > _KINDS_OF_MESSAGES:
+            self._passed.clear()
+        self._passed[key] = (now, 0)
+        if repeats:
+            record.msg, record.args = f"{text} (and {repeats} more like it)", None
+        return True
+
+
+def _client_log() -> logging.Logger:
+    client_log = logging.getLogger(__name__)
+    if not client_log.filters:
+        client_log.addFilter(_OncePerWhile())
+    return client_log
 
 
 class LastError:

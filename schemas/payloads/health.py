@@ -18,9 +18,6 @@ class SystemHealth(Payload):
     level: Literal["normal", "warning", "critical"] | None = Field(
         None, description="How the sensor judged the reading by its thresholds; the same word ends the signal's type."
     )
-    scope: Literal["host", "cgroup"] | None = Field(
-        None, description="What the memory and CPU ratios are of: the whole host, or the limits of the control group."
-    )
     memory_scope: Literal["host", "cgroup"] | None = Field(
         None, description="Whether memory is tightest on the host as a whole or in the control group's limit."
     )

@@ -9,7 +9,7 @@ encoded, is that state committed and do its directives take effect; otherwise th
 
 import contextlib
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,7 +96,7 @@ class AgentGroup(Population):
             self._call_hook(instance, kind.agent.started, cause)
 
     def deliver(self, origin: Origin, runs: Iterable[Run]) -> None:
-        """Hand signals to their agents, in order."""
+        """Hand signals to their agents, in order, and empty the runs."""
         self._tick()
         for kind_index, deliveries in runs:
             if kind_index != CONTROL:
@@ -105,12 +105,16 @@ class AgentGroup(Population):
             for agent_id, signal, offset in deliveries:
                 self._control(agent_id, signal, _where(origin, offset))
 
-    def _deliver_run(self, origin: Origin, kind: Kind, deliveries: Sequence[Delivery]) -> None:
+    def _deliver_run(self, origin: Origin, kind: Kind, deliveries: list[Delivery]) -> None:
         find, encode_state, now_ms = self._ready[kind.index].get, kind.encode_state, self._now_ms
+        self._stats.processed[kind.name] += len(deliveries)
         latest: str | None = None
         handlers: tuple[Handler, ...] = ()
         quick: Handler | None = None
-        for name, signal, offset in deliveries:
+        deliveries.reverse()
+        while deliveries:
+            # Taken off the list, a signal is freed while it still is in the processor's cache.
+            name, signal, offset = deliveries.pop()
             instance = find(name) or self._willing(name, kind, signal, _where(origin, offset))
             if instance is None:
                 continue
@@ -136,7 +140,6 @@ class AgentGroup(Population):
                 continue
             if effects is not None:
                 self._commit(instance, effects)
-        self._stats.processed[kind.name] += len(deliveries)
 
     def _willing(self, name: str, kind: Kind, signal: Signal[Any], where: Where) -> Instance | None:
         """The instance, made or loaded if need be; None if the signal waits with it or cannot be handled."""

@@ -5,6 +5,7 @@ import logging
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from connectors.kafka import client
 from connectors.kafka.client import LastError, client_config, producer_config, translated, translating
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, Conflict, NotFound, SignalboxError, Unreachable
@@ -38,6 +39,26 @@ def test_a_producer_is_idempotent_whatever_the_user_says() -> None:
 def test_the_clients_log_goes_to_the_logging_module() -> None:
     """Nothing is written to stderr by the library itself."""
     assert isinstance(client_config(SETTINGS)["logger"], logging.Logger)
+
+
+def test_a_client_that_repeats_itself_is_heard_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a broker is away, a message that differs in numbers only is logged once per while, then with its count."""
+    log = logging.getLogger("test.client")
+    log.addFilter(client._OncePerWhile())
+    now = 100.0
+    monkeypatch.setattr(client.time, "monotonic", lambda: now)
+    for attempt in range(40):
+        log.warning("Connect to 127.0.0.1:%d failed (after %dms)", 9092, attempt)
+    log.warning("Authentication failed")
+    now += 31
+    log.warning("Connect to 127.0.0.1:%d failed (after %dms)", 9092, 7)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Connect to 127.0.0.1:9092 failed (after 0ms)",
+        "Authentication failed",
+        "Connect to 127.0.0.1:9092 failed (after 7ms) (and 39 more like it)",
+    ]
 
 
 @pytest.mark.parametrize(
