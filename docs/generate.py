@@ -39,7 +39,7 @@ _TOPIC_USES = {
     "results": "One answer per task.",
     "telemetry": "What agents tell about themselves: actions before and after, errors.",
     "control": "Commands to agents, from anyone; also the audit log of those commands. The agents' input.",
-    "effects": "Reserved for the journal of actions with effects outside.",
+    "effects": "Actions with effects: asked for, tried again, and how they ended. Read back if the app has such.",
     "registry": "Which agents there are, by id. Compacted: the latest record of an id is the valid one.",
     "dead-letters": "Records that could not be handled, with reason, origin and bytes. Takes records of up to 4 MB.",
 }

@@ -14,6 +14,7 @@ from typing import Any
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
+from connectors.kafka.journal import KafkaJournal
 from connectors.kafka.origins import origins
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
@@ -22,10 +23,12 @@ from connectors.segments import SegmentStore
 from flows.intake import Input, Intake, Pulse
 from flows.operators import GroupLogic, Inputs, Placed, Runtime
 from signalbox import plugins
+from signalbox.actions.executor import Executor
+from signalbox.actions.ledger import Ledger
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.clock import SystemClock
-from signalbox.config import TOPICS, Settings, load_settings
+from signalbox.config import EFFECTS_TOPIC, TOPICS, Settings, load_settings
 from signalbox.routing import Pattern, Router
 
 NAME = "agents"
@@ -41,6 +44,7 @@ class AgentsFlow:
     runtime: Runtime
     source: KafkaSource
     sink: KafkaSink
+    executor: Executor
     drain: threading.Event
     """Set it, and the flow saves everything and ends."""
 
@@ -71,15 +75,19 @@ def build(settings: Settings) -> AgentsFlow:
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
     )
+    journal = KafkaJournal(settings.kafka, settings.topic(EFFECTS_TOPIC))
+    executor = Executor(plan.actions, journal, settings.actions, runtime.clock)
     source = KafkaSource(
         settings.kafka,
         starts=starts,
         group=consumer_group(settings),
         poll_records=settings.flows.agents.poll_records,
         drain=drain,
+        watchers={EFFECTS_TOPIC: Ledger(executor.start)},
+        full=executor.is_full,
     )
     sink = KafkaSink(settings.kafka, starts=ends)
-    return AgentsFlow(_wire(runtime, source, sink, drain), runtime, source, sink, drain)
+    return AgentsFlow(_wire(runtime, source, sink, drain), runtime, source, sink, executor, drain)
 
 
 def consumer_group(settings: Settings) -> str:
@@ -88,10 +96,15 @@ def consumer_group(settings: Settings) -> str:
 
 
 def input_topics(plan: Plan, settings: Settings) -> list[str]:
-    """`signals` and `control`, and those of the flow's own output topics that some agent listens to."""
+    """What the flow reads.
+
+    `signals` and `control`, `effects` if the app has actions with effects, and those of the flow's own output topics
+    that some agent listens to.
+    """
     topics = topic_router(settings.kafka.routes)
     listened = {topic for route in plan.routes() for topic in _topics_of(route.pattern, topics)}
-    return ["signals", "control", *(topic for topic in _READ_BACK if topic in listened)]
+    effects = [EFFECTS_TOPIC] if plan.has_effects else []
+    return ["signals", "control", *effects, *(topic for topic in _READ_BACK if topic in listened)]
 
 
 def _topics_of(pattern: Pattern, topics: Router[str]) -> set[str]:

@@ -16,12 +16,12 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from connectors.kafka.source import CaughtUp, RecordBatch
 from schemas.catalog import is_shipped
 from schemas.signal import MalformedSignal, Signal, decode, decode_batch
-from signalbox.agents.admission import Refused, commanded, homeless, unhandled
+from signalbox.agents.admission import Refused, awaiting, commanded, homeless, unhandled
 from signalbox.agents.dead_letters import Where, dead_letter
-from signalbox.agents.group import CONTROL, Delivery, Origin, Run
+from signalbox.agents.group import CONTROL, OUTCOME, Delivery, Origin, Run
 from signalbox.agents.plan import Kind, Plan
 from signalbox.agents.stats import Stats
-from signalbox.config import Settings
+from signalbox.config import EFFECTS_TOPIC, Settings
 from signalbox.ids import KEY_GROUPS, key_group
 from signalbox.ports import Outgoing
 
@@ -76,6 +76,8 @@ class Intake:
             self._stats.received[batch.topic] += len(batch.messages)
             if batch.topic == "control":
                 self._sort_control(batch.messages, groups, refused)
+            elif batch.topic == EFFECTS_TOPIC:
+                self._sort_effects(batch.messages, groups, refused)
             else:
                 self._sort(batch.messages, groups, refused)
             origin = (self._prefix + batch.topic, batch.partition)
@@ -170,6 +172,18 @@ class Intake:
             refused.append(self._refuse(message, refusal, signal))
         else:
             self._stats.unmatched[signal.type if is_shipped(signal.type) else "derived"] += 1
+
+    def _sort_effects(self, messages: Sequence[Message], groups: Runs, refused: list[Outgoing]) -> None:
+        """Hand outcomes to the agents that wait for them; what else is on the topic is for the ledger."""
+        for message in messages:
+            try:
+                signal = self._read(message)
+                agent_id = awaiting(signal)
+            except (MalformedSignal, Refused) as error:
+                refused.append(self._refuse(message, error))
+                continue
+            if agent_id is not None:
+                groups[str(key_group(agent_id))].append((OUTCOME, [(agent_id, signal, _OFFSET(message))]))
 
     def _refuse(
         self, message: Message, error: MalformedSignal | Refused, signal: Signal[Any] | None = None

@@ -110,6 +110,8 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 passing += parcel
             elif isinstance(parcel, CaughtUp):
                 self._behind.discard(parcel.part)
+                if not self._behind:
+                    group.caught_up()
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN

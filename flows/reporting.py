@@ -37,6 +37,7 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
             "agents": sum(len(group) for group in list(groups.values())),
             "positions": flow.source.hub.positions(),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
+            "actions_in_flight": flow.executor.in_flight,
             "busy_s": round(flow.source.hub.busy_s, 3),
             "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
         }
@@ -111,6 +112,8 @@ class MetricsReporter(threading.Thread):
         self._add(metrics.DLQ_MESSAGES, "dead_letters", stats.dead_letters)
         self._add(metrics.AGENT_ERRORS, "failed", stats.failed)
         self._add(metrics.AGENT_CONDITION_ERRORS, "condition_errors", stats.condition_errors)
+        self._add(metrics.ACTIONS_FINISHED, "actions finished", self._flow.executor.finished)
+        self._add(metrics.ACTION_ATTEMPTS, "action attempts", self._flow.executor.attempts)
         self._add(metrics.KAFKA_PRODUCED, "produced", hub.produced)
         self._add(metrics.KAFKA_REPLAY_SKIPPED, "skipped", hub.skipped)
         for _, grown in self._grown("unmatched", stats.unmatched):
@@ -127,6 +130,7 @@ class MetricsReporter(threading.Thread):
         self._busy = (now, busy_s)
         if now > then:
             metrics.WORKER_BUSY.labels(self._worker).set(min(1.0, (busy_s - before) / (now - then)))
+        metrics.ACTIONS_IN_FLIGHT.labels(self._worker).set(self._flow.executor.in_flight)
         metrics.SNAPSHOT_LAST_SUCCESS.set(time.time() - (now - self._flow.source.hub.epoch_at))
         per_kind: Counter[str] = Counter()
         for group in list(self._flow.runtime.groups.values()):

@@ -76,6 +76,7 @@ def run(settings: Settings, *, index: int, addresses: list[str]) -> None:
             recovery_config=recovery,
         )
     finally:
+        flow.executor.stop(settings.actions.grace_s)
         reporter.stop()
         server.close()
     log.info("worker drained", flow=agents.NAME, index=index)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from schemas.control import AgentControl, AgentSpawn
 from schemas.dead_letter import DEAD_LETTER_TYPE, DeadLetter
+from schemas.payloads.actions import ActionAttempted, ActionCompleted, ActionFailed, ActionRequested
 from schemas.payloads.agents import ActionFinished, ActionStarting, AgentError, AgentRegistered, AgentStopped
 from schemas.payloads.alerts import Alert, AlertAck
 from schemas.payloads.health import ResourceUsage, SystemHealth
@@ -28,6 +29,10 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "task.completed": TaskCompleted,
         "task.failed": TaskFailed,
         "task.rejected": TaskRejected,
+        "action.requested": ActionRequested,
+        "action.attempted": ActionAttempted,
+        "action.completed": ActionCompleted,
+        "action.failed": ActionFailed,
         "alert.raised": Alert,
         "alert.escalated": Alert,
         "alert.resolved": Alert,

@@ -34,8 +34,10 @@ from pydantic_settings import (
 from signalbox.errors import ConfigError
 
 PROFILES = ("dev", "prod")
+#: The topic of actions that were asked for, and how they ended.
+EFFECTS_TOPIC = "effects"
 #: The topics of a system, without prefix.
-TOPICS = ("signals", "alerts", "scaling", "results", "telemetry", "control", "registry", "dead-letters")
+TOPICS = ("signals", "alerts", "scaling", "results", "telemetry", "control", EFFECTS_TOPIC, "registry", "dead-letters")
 #: Where a supervisor leaves the resolved settings for the processes it starts.
 RESOLVED_VARIABLE = "SIGNALBOX_RESOLVED_SETTINGS"
 _SECRET_WORDS = ("password", "secret", "token", "key.pem")
@@ -67,7 +69,7 @@ def _default_routes() -> dict[str, str]:
         "task.completed": "results",
         "task.failed": "results",
         "task.rejected": "results",
-        "action.**": "results",
+        "action.**": "effects",
         "agent.registered": "registry",
         "agent.stopped": "registry",
         "agent.action.**": "telemetry",
@@ -188,6 +190,23 @@ class LimitSettings(_Group):
     """Signals a sensor process keeps while the broker is away; then the oldest are dropped and counted."""
 
 
+class ActionSettings(_Group):
+    """How actions with effects are run, per worker process."""
+
+    max_running: PositiveInt = 2_000
+    """Most actions that run at once; further ones wait, the more urgent first."""
+    max_in_flight: PositiveInt = 5_000
+    """With so many running or waiting, no further signals are read."""
+    threads: PositiveInt = 64
+    """Threads for actions that are plain functions."""
+    result_bytes: PositiveInt = 450_000
+    """A larger result, as JSON, fails its action."""
+    max_restarts: PositiveInt = 3
+    """An action in whose middle the process ended more often than this is given up."""
+    grace_s: NonNegativeFloat = 5.0
+    """A drain waits so long for actions that run; the rest goes on after the next start."""
+
+
 class SupervisionSettings(_Group):
     """How processes are started, stopped and restarted."""
 
@@ -234,6 +253,7 @@ class Settings(BaseSettings):
     http: HttpSettings = Field(default_factory=HttpSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    actions: ActionSettings = Field(default_factory=ActionSettings)
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 

@@ -1,30 +1,53 @@
 """Test agents without a broker and without waiting: `Harness` runs an app under virtual time.
 
 The harness runs the very code that runs in a flow (`signalbox.agents.group`). It does not show partitions, several
-workers or delivery; for those, run against a broker.
+workers or delivery; for those, run against a broker. Actions with effects run for real, in real time, when asked for.
 """
 
 from collections import deque
+from concurrent.futures import Future
 from datetime import timedelta
+from queue import Queue
 from typing import Any
 
 from schemas.control import AgentControl
 from schemas.signal import Signal, decode, encode, new_signal
+from signalbox.actions.executor import Executor
+from signalbox.actions.ledger import OUTCOMES, REQUESTED, Ledger
 from signalbox.agents.admission import Refused, commanded, homeless, unhandled
 from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
-from signalbox.agents.group import CONTROL, AgentGroup
+from signalbox.agents.group import CONTROL, OUTCOME, AgentGroup
 from signalbox.agents.plan import Place, Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import VirtualClock
-from signalbox.config import Settings
+from signalbox.config import EFFECTS_TOPIC, Settings
 from signalbox.errors import NotFound
 from signalbox.ids import KEY_GROUPS, key_group
 from signalbox.routing import Pattern
 
 #: Signals that one call may set off; more means that agents keep each other busy for ever.
 _MOST_SIGNALS = 10_000
+#: An action under test that takes longer is stuck.
+_ACTION_TIMEOUT_S = 60.0
 _LISTENED = ("signals", "alerts", "scaling", "control")
+
+
+class _Journal:
+    """Takes an action's records and waits for the last of them."""
+
+    def __init__(self) -> None:
+        self._outcomes: Queue[Signal[Any]] = Queue()
+
+    def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
+        if signal.type in OUTCOMES:
+            self._outcomes.put(decode(encode(signal)))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def outcome(self) -> Signal[Any]:
+        return self._outcomes.get(timeout=_ACTION_TIMEOUT_S)
 
 
 class Harness:
@@ -151,6 +174,19 @@ class Harness:
             else:
                 self._refuse(topic, signal, homeless(kind))
 
+    def _perform(self, request: Signal[Any]) -> None:
+        """Run an action at once and a single time, and give its outcome to the agent that asked for it."""
+        journal = _Journal()
+        executor = Executor(self._plan.actions, journal, self.settings.actions, self.clock)
+        ledger = Ledger(executor.start)
+        ledger.caught_up(0)
+        ledger.saw(0, [(self._sent, encode(request))])
+        outcome = journal.outcome()
+        executor.stop(0)
+        self._written.append((EFFECTS_TOPIC, outcome))
+        agent_id = outcome.data["agent_id"]
+        self._deliver_to(EFFECTS_TOPIC, (agent_id, str(key_group(agent_id))), OUTCOME, outcome)
+
     def _command(self, topic: str, signal: Signal[Any]) -> None:
         try:
             agent_id = commanded(self._plan, signal)
@@ -190,5 +226,7 @@ class Harness:
             self._written.append((topic, signal))
             if topic in _LISTENED:
                 self._deliver(topic, signal)
+            elif signal.type == REQUESTED:
+                self._perform(signal)
         msg = f"one call set off more than {_MOST_SIGNALS} signals: do agents answer each other without end?"
         raise RuntimeError(msg)

@@ -10,11 +10,12 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -57,6 +58,22 @@ class OffsetLost(SignalboxError):
     exit_code = 3
 
 
+class Watcher(Protocol):
+    """Follows a topic record by record, and says from where it has to be read after a crash."""
+
+    def saw(self, partition: int, records: Iterable[tuple[int, bytes | None]]) -> None:
+        """These records (offset, value) are handed to the flow now."""
+        ...
+
+    def caught_up(self, partition: int) -> None:
+        """Everything that the partition held at the start was seen."""
+        ...
+
+    def low_water(self, partition: int, position: int) -> int:
+        """The offset to read from after a crash, at most `position`."""
+        ...
+
+
 class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
     """Reads topics from recorded starts.
 
@@ -66,6 +83,8 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         group: consumer group that progress is mirrored to.
         poll_records: most records taken from the client at once.
         drain: when set, every partition ends and the flow closes in order.
+        watchers: who follows a topic, by its name without prefix. Watched topics are read even while `full`.
+        full: whether the flow has as much to do as it can take, and no further records are to be read.
     """
 
     def __init__(
@@ -76,9 +95,13 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         group: str,
         poll_records: int,
         drain: threading.Event,
+        watchers: Mapping[str, Watcher] = MappingProxyType({}),
+        full: Callable[[], bool] = lambda: False,
     ) -> None:
         self._starts = starts
         self._drain = drain
+        self._watchers = watchers
+        self._full = full
         self.hub = ConsumerHub(settings, group, poll_records)
 
     def list_parts(self) -> list[str]:
@@ -87,7 +110,9 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
         topic, partition = split_part(for_part)
         start = self._starts[topic, partition] if resume_state is None else resume_state
-        return _Partition(self.hub, topic, partition, start, self._drain)
+        watcher = self._watchers.get(topic)
+        may_read = (lambda: True) if watcher else (lambda: not self._full())
+        return _Partition(self.hub, topic, partition, start, self._drain, watcher, may_read)
 
 
 class ConsumerHub:
@@ -251,7 +276,16 @@ class ConsumerHub:
 class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
     """One Kafka partition. Its state is the offset of the next record to hand over."""
 
-    def __init__(self, hub: ConsumerHub, topic: str, partition: int, start: int, drain: threading.Event) -> None:
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        hub: ConsumerHub,
+        topic: str,
+        partition: int,
+        start: int,
+        drain: threading.Event,
+        watcher: Watcher | None,
+        may_read: Callable[[], bool],
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.position = start
@@ -263,17 +297,23 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self._caught_up = False
         self._hub = hub
         self._draining = drain.is_set
+        self._watcher = watcher
+        self._may_read = may_read
         hub.register(self)
 
     def next_batch(self) -> list[RecordBatch | CaughtUp]:
         if self._draining():
             raise StopIteration
         batches: list[RecordBatch | CaughtUp] = []
-        if messages := self._hub.take(self):
+        if self._may_read() and (messages := self._hub.take(self)):
+            if self._watcher is not None:
+                self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
             batches.append(RecordBatch(self.topic, self.partition, messages))
         if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
             self._caught_up = True
+            if self._watcher is not None:
+                self._watcher.caught_up(self.partition)
             batches.append(CaughtUp(part_name(self.topic, self.partition)))
         return batches
 
@@ -281,9 +321,10 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         return None
 
     def snapshot(self) -> int:
-        self.saved = self.position
+        low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
+        self.saved = low
         self._hub.epoch_at = time.monotonic()
-        return self.position
+        return low
 
     def close(self) -> None:
         self._hub.release(self)

@@ -14,7 +14,7 @@ class EchoParams(BaseModel):
     value: Any = None
 
 
-@action()
+@action(effect=False)
 def echo(params: EchoParams) -> EchoParams:
     """Return the parameters."""
     return params

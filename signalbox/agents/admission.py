@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.catalog import is_shipped
+from schemas.catalog import is_shipped, payload_model
 from schemas.control import AgentControl, AgentSpawn
+from schemas.payloads.actions import ActionCompleted, ActionFailed
 from schemas.signal import Signal
 from signalbox.agents.plan import Kind, Plan
 from signalbox.routing import is_valid_type
@@ -27,6 +28,8 @@ def unhandled(signal: Signal[Any]) -> Refused | None:
     """What is wrong with a signal that nobody handles. What we know, or made ourselves, may go unhandled."""
     if signal.type.startswith("control."):
         return Refused("commands are obeyed on the topic control only", reason="misplaced")
+    if signal.type.startswith("action."):
+        return Refused("what becomes of actions is read on the topic effects only", reason="misplaced")
     if is_shipped(signal.type) or signal.source.startswith("agent/"):
         return None
     if is_valid_type(signal.type):
@@ -38,6 +41,23 @@ def unhandled(signal: Signal[Any]) -> Refused | None:
 def homeless(kind: Kind) -> Refused:
     """What is wrong with a signal without a subject for a kind of agent that has one instance per subject."""
     return Refused(f"{kind.name} has one agent per subject, and the signal has no subject", reason="missing_subject")
+
+
+def awaiting(signal: Signal[Any]) -> str | None:
+    """The agent that a signal on `effects` is for; None if it is for the ledger alone.
+
+    Raises:
+        Refused: nobody writes such a signal there, or it lacks what it has to say.
+    """
+    model = payload_model(signal.type) if signal.type.startswith("action.") else None
+    if model is None:
+        msg = f"{signal.type[:200]!r} is not about an action, and the topic effects carries nothing else"
+        raise Refused(msg, reason="misplaced")
+    try:
+        record = model.model_validate(signal.data)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    return record.agent_id if isinstance(record, ActionCompleted | ActionFailed) else None
 
 
 def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
@@ -57,12 +77,15 @@ def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
             case "control.scale" | "control.pause" | "control.resume" | "control.drain":
                 return None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "data"
-        msg = f"{place}: {first['msg']}"
-        raise Refused(msg, reason="invalid_payload") from None
+        raise _invalid(error) from None
     if signal.type.startswith("control."):
         msg = f"there is no command {signal.type[:200]!r}"
         raise Refused(msg, reason="unknown_type")
     msg = f"{signal.type[:200]!r} is no command, and the topic control carries commands only"
     raise Refused(msg, reason="misplaced")
+
+
+def _invalid(error: ValidationError) -> Refused:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "data"
+    return Refused(f"{place}: {first['msg']}", reason="invalid_payload")

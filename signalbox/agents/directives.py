@@ -3,7 +3,7 @@
 A directive never changes state by itself, so a handler's whole decision can be compared in a test.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -27,6 +27,19 @@ class Reply(Directive, frozen=True):
 
     type: str
     data: Any = None
+
+
+class RunAction(Directive, frozen=True):
+    """Run an action with an effect, even if the process dies in between. The outcome comes back to this very agent.
+
+    It comes as `action.completed` or `action.failed`, with `context` as it is given here.
+    """
+
+    action: str
+    params: Any = None
+    context: Any = None
+    deadline: datetime | None = None
+    priority: int = 0
 
 
 class Schedule(Directive, frozen=True):

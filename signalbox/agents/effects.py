@@ -13,11 +13,12 @@ import msgspec
 from pydantic import BaseModel
 
 from schemas.control import AgentSpawn
+from schemas.payloads.actions import ActionRequested
 from schemas.signal import Signal, decode, encode
 from signalbox.agents import directives as d
 from signalbox.agents.contract import Pool
 from signalbox.agents.records import Instance, Timer
-from signalbox.config import TOPICS
+from signalbox.config import EFFECTS_TOPIC, TOPICS
 from signalbox.ids import derived_id
 from signalbox.ports import Outgoing
 from signalbox.routing import Router, is_valid_type
@@ -62,6 +63,7 @@ class Effects:
         "_topics",
         "cause",
         "outgoing",
+        "requested",
         "stop",
         "timers",
     )
@@ -82,6 +84,8 @@ class Effects:
         self.outgoing: list[Outgoing] = []
         self.timers: dict[str, Timer | None] = {}
         """Timers to set, or, as None, to forget."""
+        self.requested: list[str] = []
+        """Ids of the actions asked for."""
         self.stop: str | None = None
 
     def add(self, directives: Iterable[d.Directive]) -> None:
@@ -96,6 +100,8 @@ class Effects:
                     self._emit(type, data, subject or self._subject, topic)
                 case d.Reply(type=type, data=data):
                     self._emit(type, data, self.cause.subject or self._subject, None)
+                case d.RunAction():
+                    self._request(directive)
                 case d.Schedule():
                     self._schedule(directive)
                 case d.CancelTimer(timer=timer):
@@ -111,6 +117,7 @@ class Effects:
     def commit(self, out: list[Outgoing]) -> None:
         """Let the effects take place; nothing here can fail."""
         out.extend(self.outgoing)
+        self._instance.await_outcomes(self.requested)
         for name, timer in self.timers.items():
             self._instance.set_timer(name, timer)
 
@@ -118,7 +125,20 @@ class Effects:
         index = self._indexes[scope] = self._indexes.get(scope, 0) + 1
         return derived_id(self.cause.id, f"{self._emitter}|{scope}", index)
 
-    def _emit(self, type: str, data: Any, subject: str, topic: str | None) -> None:
+    def _request(self, directive: d.RunAction) -> None:
+        request = ActionRequested(
+            agent_id=self._instance.agent_id,
+            action=directive.action,
+            params=directive.params or {},
+            context=directive.context,
+            deadline=directive.deadline,
+            priority=directive.priority,
+        )
+        self.requested.append(
+            self._emit("action.requested", request, self.cause.subject or self._subject, EFFECTS_TOPIC)
+        )
+
+    def _emit(self, type: str, data: Any, subject: str, topic: str | None) -> str:
         if topic is None:
             routes = self._topics.route(type)
             if not routes:
@@ -149,6 +169,7 @@ class Effects:
             msg = f"the signal {type!r} has {size} bytes with its key; limits.output_bytes allows {self._limit}"
             raise ValueError(msg)
         self.outgoing.append(Outgoing(topic, subject, signal.id, type, value))
+        return signal.id
 
     def _schedule(self, directive: d.Schedule) -> None:
         if not is_valid_type(directive.type):

@@ -58,15 +58,25 @@ class FoundationAgent(Agent):
 
         Whatever `run` raises is the outcome's error, never the handler's.
         """
-        instruction = derived_id(context.cause_id, f"{context.agent_id}|{action}", 0)
-        if context.telemetry:
-            yield Emit(
-                "agent.action.starting",
-                ActionStarting(agent_id=context.agent_id, action=action, instruction_id=instruction),
-            )
+        instruction = yield from self.starting(context, action)
         began = context.monotonic()
         result, error = _attempt(run)
         duration_ms = (context.monotonic() - began) * 1000
+        yield from self.finished(context, action, instruction, error, duration_ms)
+        return result, error, duration_ms
+
+    def starting(self, context: Context, action: str) -> Generator[Directive, None, str]:
+        """Tell that an action starts; gives the id under which `finished` tells that it ended."""
+        instruction = derived_id(context.cause_id, f"{context.agent_id}|{action}", 0)
+        if context.telemetry:
+            starting = ActionStarting(agent_id=context.agent_id, action=action, instruction_id=instruction)
+            yield Emit("agent.action.starting", starting)
+        return instruction
+
+    def finished(
+        self, context: Context, action: str, instruction: str, error: ErrorInfo | None, duration_ms: float
+    ) -> Iterator[Directive]:
+        """Tell that an action ended."""
         if context.telemetry:
             finished = ActionFinished(
                 agent_id=context.agent_id,
@@ -77,7 +87,6 @@ class FoundationAgent(Agent):
                 error=error,
             )
             yield Emit("agent.action.finished", finished)
-        return result, error, duration_ms
 
 
 def _attempt(run: Callable[[], Any]) -> tuple[Any, ErrorInfo | None]:

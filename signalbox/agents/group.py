@@ -36,11 +36,13 @@ from signalbox.routing import ConditionError, Router
 
 #: A run of this kind holds commands for the runtime, not signals for handlers.
 CONTROL = -1
+#: A run of this kind holds outcomes of actions for the agents that asked for them.
+OUTCOME = -2
 
 Delivery = tuple[str, Signal[Any], int]
-"""Name of an instance within its kind (of a command's agent: its id), signal, offset in its partition."""
+"""Name of an instance within its kind (for a command or an outcome: its id), signal, offset in its partition."""
 Run = tuple[int, list[Delivery]]
-"""Index of the kind (or CONTROL), and deliveries to agents of that kind, in order."""
+"""Index of the kind (or CONTROL, or OUTCOME), and deliveries to agents of that kind, in order."""
 Origin = tuple[str, int]
 """Topic and partition that deliveries came from."""
 #: Where signals that no broker delivered come from: timers and starts.
@@ -61,6 +63,7 @@ class AgentGroup(Population):
         self._out: list[Outgoing] = []
         self._ready: list[dict[str, Instance]] = [{} for _ in plan.kinds]
         """Of each kind, by name, the instances that take a signal as they are: loaded, and not paused."""
+        self._caught_up = False
         self._now_ms = clock.now_ms()
         self._context = Context(
             agent_id="",
@@ -99,11 +102,14 @@ class AgentGroup(Population):
         """Hand signals to their agents, in order, and empty the runs."""
         self._tick()
         for kind_index, deliveries in runs:
-            if kind_index != CONTROL:
+            if kind_index >= 0:
                 self._deliver_run(origin, self._plan.kinds[kind_index], deliveries)
                 continue
             for agent_id, signal, offset in deliveries:
-                self._control(agent_id, signal, _where(origin, offset))
+                if kind_index == CONTROL:
+                    self._control(agent_id, signal, _where(origin, offset))
+                else:
+                    self._outcome(agent_id, signal, origin, offset)
 
     def _deliver_run(self, origin: Origin, kind: Kind, deliveries: list[Delivery]) -> None:
         find, encode_state, now_ms = self._ready[kind.index].get, kind.encode_state, self._now_ms
@@ -190,7 +196,9 @@ class AgentGroup(Population):
         if agent is None:
             agent = self._agents[agent_id] = Instance(agent_id, kind, kind.initial_state, self._now_ms)
             self.census[kind.name] += 1
-            self._call_hook(agent, kind.agent.started, cause)
+            if kind.has_started:
+                self._call_hook(agent, kind.agent.started, cause)
+            self._touch(agent)
             self._remember_due(agent)
         elif isinstance(agent, tuple):
             agent = self._agents[agent_id] = self._load(agent_id, agent)
@@ -295,6 +303,8 @@ class AgentGroup(Population):
         self._touch(instance)
         if effects.timers:
             self._remember_due(instance)
+        if self._early:
+            self._settle_early(instance, effects.requested)
         if effects.stop is not None:
             self._end(instance, effects.cause)
 
@@ -417,6 +427,32 @@ class AgentGroup(Population):
             self._remember_due(instance)
             for one in held:
                 self._deliver_run((one.topic, one.partition), kind, [(instance.subject, decode(one.value), one.offset)])
+
+    def _outcome(self, agent_id: str, signal: Signal[Any], origin: Origin, offset: int) -> None:
+        """Give an action's outcome to the agent that waits for it. An outcome that is read again is awaited no more."""
+        kind = self._plan.kind_of(agent_id)
+        instruction = signal.data["instruction_id"]
+        instance = None
+        if kind is not None and agent_id in self._agents:
+            instance = self._instance_or_none(agent_id, kind, signal, _where(origin, offset))
+        if instance is not None and instance.takes_outcome(instruction):
+            self._deliver_run(origin, instance.kind, [(instance.subject, signal, offset)])
+        elif not self._caught_up:
+            self._early[instruction] = Held(encode(signal), *origin, offset)
+            self._early_changed = True
+
+    def caught_up(self) -> None:
+        """Everything that a crash made the inputs repeat has been delivered."""
+        self._caught_up = True
+        self._early_changed = self._early_changed or bool(self._early)
+        self._early.clear()
+
+    def _settle_early(self, instance: Instance, requested: Iterable[str]) -> None:
+        """Deliver the outcomes of actions that were asked for again after their outcomes had been read again."""
+        for instruction in requested:
+            if (early := self._early.pop(instruction, None)) is not None:
+                self._early_changed = True
+                self._outcome(instance.agent_id, decode(early.value), (early.topic, early.partition), early.offset)
 
     def _hold(self, instance: Instance, signal: Signal[Any], where: Where) -> None:
         if len(instance.held) >= self._limits.held_signals:

@@ -13,6 +13,7 @@ import msgspec
 from pydantic import BaseModel
 
 from schemas.signal import Signal
+from signalbox.actions.ledger import OUTCOMES
 from signalbox.agents.contract import Addressing, Agent, AgentState, Directives, Keyed, Pool, Singleton
 from signalbox.agents.directives import Directive
 from signalbox.config import TOPICS, AgentSettings, Settings
@@ -78,6 +79,7 @@ class Kind:
         when it is saved."""
         self.initial_state = self.encode_state(_initial_state(agent, settings))
         _require_readable(self)
+        self.has_started = type(agent).started is not Agent.started
         self._router: Router[Handler] | None = None
         self.known_handlers: dict[str, tuple[Handler, ...]] = {}
         """Handlers by type, as far as remembered; look here before calling `handlers`."""
@@ -154,6 +156,7 @@ class Plan:
     def __init__(self, app: "App", settings: Settings) -> None:
         self.node = settings.node.name
         self.actions = {action.name: action for action in app.actions}
+        self.has_effects = any(action.effect for action in app.actions)
         self.kinds: list[Kind] = []
         self.router: Router[Handler] = Router()
         # The profiles set up shipped agents; an app may leave those out.
@@ -189,7 +192,9 @@ class Plan:
         """The kinds of agent that handle a type, each once."""
         found = self.known_targets.get(type)
         if found is None:
-            indexes = dict.fromkeys(route.target.kind for route in self.router.route(type))
+            # An outcome reaches the agent that asked for the action, and no other; see `AgentGroup`.
+            routes = () if type in OUTCOMES else self.router.route(type)
+            indexes = dict.fromkeys(route.target.kind for route in routes)
             found = tuple(self.kinds[index] for index in indexes)
             _remember(self.known_targets, type, found)
         return found

@@ -8,9 +8,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from signalbox.agents.deferral import Deferral
 from signalbox.agents.plan import Plan
-from signalbox.agents.records import Instance, load, save
+from signalbox.agents.records import Held, Instance, load, save
 from signalbox.agents.stats import Stats
 from signalbox.clock import Clock
 from signalbox.errors import described
@@ -21,8 +23,10 @@ Saved = tuple[int, bytes]
 """An agent that was not needed since it was restored: next due time, and its record."""
 Change = tuple[str, int, bytes | None]
 """Agent id, next due time in Unix milliseconds (0 is never), and its record; None when it is gone."""
-#: In place of an agent's id, in the change that holds what the group keeps back.
-_DEFERRED = ""
+#: In place of an agent's id, in the changes that hold what the group keeps back, and outcomes that came too early.
+_DEFERRED, _EARLY = "", "\0early"
+_encode_early = msgspec.msgpack.Encoder().encode
+_decode_early = msgspec.msgpack.Decoder(dict[str, Held]).decode
 
 
 class StateUnreadable(ValueError):
@@ -42,6 +46,9 @@ class Population:
         self._due: list[tuple[int, str]] = []
         self._dirty: set[str] = set()
         self._deferral = Deferral()
+        self._early: dict[str, Held] = {}
+        """Outcomes by instruction that were read again before the signal that asks for the action again."""
+        self._early_changed = False
 
     def next_due_ms(self) -> int | None:
         """When `fire_due` wants to be called next, in Unix milliseconds."""
@@ -59,6 +66,9 @@ class Population:
         changes = [self._change(agent_id) for agent_id in dirty]
         if (deferred := self._deferral.take_change()) is not None:
             changes.append((_DEFERRED, 0, deferred))
+        if self._early_changed:
+            self._early_changed = False
+            changes.append((_EARLY, 0, _encode_early(self._early)))
         return changes
 
     def _check_readable(self, instance: Instance) -> None:
@@ -79,6 +89,8 @@ class Population:
             yield self._change(agent_id)
         if self._deferral.keeps():
             yield _DEFERRED, 0, self._deferral.record()
+        if self._early:
+            yield _EARLY, 0, _encode_early(self._early)
 
     def restore(self, changes: Iterable[Change]) -> None:
         """Apply saved records, oldest first. A record is decoded only when its agent is needed."""
@@ -89,6 +101,9 @@ class Population:
                 continue
             if agent_id == _DEFERRED:
                 self._deferral.restore(record)
+                continue
+            if agent_id == _EARLY:
+                self._early = _decode_early(record)
                 continue
             agents[agent_id] = (due_ms, record)
             if due_ms:

@@ -4,7 +4,7 @@ A saved record is a msgpack array of plain values; nothing in it names a Python 
 saved by name, so they can come and go; see `Agent.migrate` for other changes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,6 +50,7 @@ class Instance:
         "held",
         "kind",
         "paused",
+        "pending",
         "processed",
         "queued_ms",
         "saved",
@@ -79,8 +80,20 @@ class Instance:
         self.ended = False
         """Whether it was stopped or evicted; nothing is delivered to it any more."""
         self.paused = False
+        self.pending: frozenset[str] = frozenset()
+        """Actions that were asked for and have not ended, by the ids of their instructions."""
         self.held: Sequence[Held] = NONE_HELD
         """Signals that came while it was paused, oldest first."""
+
+    def await_outcomes(self, instructions: Iterable[str]) -> None:
+        """Let the outcomes of these actions in when they come."""
+        self.pending = self.pending.union(instructions)
+
+    def takes_outcome(self, instruction: str) -> bool:
+        """Whether an action's outcome is awaited; from then on it no longer is."""
+        awaited = instruction in self.pending
+        self.pending -= {instruction}
+        return awaited
 
     def set_timer(self, name: str, timer: Timer | None) -> None:
         """Keep a timer, or forget the one of this name."""
@@ -122,6 +135,7 @@ class _Saved(msgspec.Struct, array_like=True):
     timers: Mapping[str, Timer]
     paused: bool
     held: Sequence[Held]
+    pending: Sequence[str] = ()
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -143,6 +157,7 @@ def save(instance: Instance) -> bytes:
             instance.timers,
             instance.paused,
             instance.held,
+            tuple(instance.pending),
         )
     )
 
@@ -164,4 +179,5 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
     instance = Instance(agent_id, kind, state, saved.seen_ms)
     instance.processed, instance.errors = saved.processed, saved.errors
     instance.timers, instance.paused, instance.held = saved.timers or _NO_TIMERS, saved.paused, saved.held or NONE_HELD
+    instance.pending = frozenset(saved.pending)
     return instance

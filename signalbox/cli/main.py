@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from signalbox.cli import (
+    actions,
     agents,
     alerts,
     configuration,
@@ -54,6 +55,7 @@ app.add_typer(signals.app, name="signal")
 app.add_typer(topics.app, name="topic")
 app.add_typer(routes.app, name="route")
 app.add_typer(agents.app, name="agent")
+app.add_typer(actions.app, name="action")
 app.add_typer(tasks.app, name="task")
 app.add_typer(alerts.app, name="alert")
 app.add_typer(dead_letters.app, name="dlq")

@@ -85,6 +85,21 @@ WORKER_BUSY = Gauge(
     registry=CHILDREN,
 )
 
+# Actions with effects.
+ACTIONS_FINISHED = Counter(
+    "signalbox_actions_finished", "Actions that ended, by how.", ["action", "status"], registry=CHILDREN
+)
+ACTION_ATTEMPTS = Counter(
+    "signalbox_action_attempts", "Attempts that began, retries included.", ["action"], registry=CHILDREN
+)
+ACTIONS_IN_FLIGHT = Gauge(
+    "signalbox_actions_in_flight",
+    "Actions that were started and have not ended.",
+    ["worker"],
+    multiprocess_mode="livemostrecent",
+    registry=CHILDREN,
+)
+
 # Sensors.
 SENSOR_SAMPLES = Counter("signalbox_sensor_samples", "Readings taken.", ["sensor"], registry=CHILDREN)
 SENSOR_ERRORS = Counter("signalbox_sensor_errors", "Readings that failed.", ["sensor"], registry=CHILDREN)

@@ -32,6 +32,14 @@ _REGISTERED = {
     "started_at": AT,
 }
 _ACTION = {"agent_id": "task_agent_1", "action": "echo", "instruction_id": "i1"}
+_REQUESTED = {"agent_id": "task_agent_1", "action": "echo", "params": {}}
+_OUTCOME = {
+    "instruction_id": "i1",
+    "agent_id": "task_agent_1",
+    "action": "echo",
+    "duration_ms": 1.5,
+    "attempts": 2,
+}
 _ERROR = {
     "agent_id": "a",
     "handler": "too_cold",
@@ -49,8 +57,21 @@ _DEAD = {
 
 #: By model name: the required fields alone, and all fields.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "SystemHealth": (_HEALTH, _HEALTH | {"level": "warning", "scope": "cgroup"}),
+    "SystemHealth": (_HEALTH, _HEALTH | {"level": "warning", "memory_scope": "cgroup"}),
     "ResourceUsage": (_USAGE, _USAGE | {"open_fds": 12}),
+    "ActionRequested": (
+        _REQUESTED,
+        _REQUESTED | {"params": {"value": 1}, "context": {"run": "r"}, "deadline": AT, "priority": 5},
+    ),
+    "ActionAttempted": (
+        {"instruction_id": "i1", "attempt": 2, "reason": "retry"},
+        {"instruction_id": "i1", "attempt": 3, "reason": "restart"},
+    ),
+    "ActionCompleted": (_OUTCOME, _OUTCOME | {"result": {"value": [1]}, "context": [1, None]}),
+    "ActionFailed": (
+        _OUTCOME | {"attempts": 0, "error": {"type": "ValueError", "message": "no"}},
+        _OUTCOME | {"error": {"type": "ValueError", "message": "no", "retryable": True}, "context": "c"},
+    ),
     "TaskSubmitted": (_TASK, _TASK | {"params": {"value": [1, None]}, "deadline": AT, "priority": -5}),
     "TaskCompleted": (
         {"task_id": "t1", "agent_id": "task_agent_1", "result": None, "duration_ms": 0, "attempts": 1},

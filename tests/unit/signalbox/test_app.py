@@ -22,7 +22,7 @@ class Params(BaseModel):
     n: int = 0
 
 
-@action()
+@action(effect=False)
 def own(params: Params) -> int:
     """A user's action."""
     return params.n

@@ -19,7 +19,7 @@ class Result(BaseModel):
     at: datetime
 
 
-@action()
+@action(effect=False)
 def double(params: Params) -> int:
     """Double a number.
 
@@ -40,7 +40,7 @@ def test_parameters_are_validated_before_the_function_runs() -> None:
     """Parameters that do not fit raise, and the function is not called."""
     calls: list[Params] = []
 
-    @action()
+    @action(effect=False)
     def note(params: Params) -> None:
         calls.append(params)
 
@@ -63,7 +63,7 @@ def test_parameters_are_validated_before_the_function_runs() -> None:
 def test_results_are_json_values(result: Any, expected: Any) -> None:
     """Whatever a function returns is given as plain JSON values, models inside it included."""
 
-    @action()
+    @action(effect=False)
     def give(params: Params) -> Any:
         return result
 

@@ -29,7 +29,7 @@ class _Mute(Exception):
         raise RuntimeError
 
 
-@action()
+@action(effect=False)
 def give(params: Params) -> Any:
     """Return a thing that is not plain JSON, by name."""
     deep: Any = 1
@@ -43,7 +43,7 @@ def give(params: Params) -> Any:
     return things[params.value]
 
 
-@action()
+@action(effect=False)
 def fail(params: Params) -> None:
     """Raise a thing, by name."""
     errors: dict[str, BaseException] = {

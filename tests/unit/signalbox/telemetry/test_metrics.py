@@ -9,6 +9,7 @@ from signalbox.telemetry.metrics import MetricInfo, catalogue
 _UNITS = ("_seconds", "_bytes", "_ratio", "_records")
 #: Gauges that count things or stand for yes, and so have no unit.
 _COUNTS = {
+    "signalbox_actions_in_flight",
     "signalbox_agent_keys",
     "signalbox_build_info",
     "signalbox_ready",
@@ -17,7 +18,7 @@ _COUNTS = {
     "signalbox_flow_generation",
 }
 _LABELS = {
-    "agent", "bytewax", "code", "flow", "kind", "partition", "process", "python", "reason", "route", "sensor",
+    "action", "agent", "bytewax", "code", "flow", "kind", "partition", "process", "python", "reason", "route", "sensor",
     "severity", "status", "topic", "version", "worker",
 }  # fmt: skip
 _BY_NAME = pytest.mark.parametrize("metric", catalogue(), ids=lambda metric: metric.name)

@@ -1,0 +1,68 @@
+"""Appends to the topic `effects` from the executor, and tells when the broker has each record."""
+
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from connectors.kafka.client import producer_config
+from schemas.signal import HEADER_PREFIX, Signal, encode
+from signalbox.config import KafkaSettings
+
+_POLL_S = 0.1
+
+
+class KafkaJournal:
+    """See `signalbox.actions.executor.Journal`. Any thread may append."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._producer: Producer | None = None
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+
+    def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
+        """Write a signal to a partition; the future is done when the broker has it, or refused it."""
+        done: Future[None] = Future()
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(KafkaException(error))
+
+        headers: list[tuple[str, str | bytes | None]] = [
+            (f"{HEADER_PREFIX}id", signal.id),
+            (f"{HEADER_PREFIX}type", signal.type),
+        ]
+        producer = self._connected()
+        while True:
+            try:
+                producer.produce(
+                    self._topic, encode(signal), signal.key, partition=partition, headers=headers, on_delivery=delivered
+                )
+                return done
+            except BufferError:
+                self._closed.wait(_POLL_S)
+
+    def close(self) -> None:
+        """Wait a little for what is under way, and let go."""
+        self._closed.set()
+        if self._producer is not None:
+            self._producer.flush(_POLL_S)
+
+    def _connected(self) -> Producer:
+        with self._lock:
+            if self._producer is None:
+                # A record waits for its broker as long as it takes, as the sink's do.
+                self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0}))
+                threading.Thread(target=self._tell, name="journal", daemon=True).start()
+            return self._producer
+
+    def _tell(self) -> None:
+        """Let the library call back for what the broker has taken."""
+        while not self._closed.is_set():
+            assert self._producer is not None, "made before this thread"
+            self._producer.poll(_POLL_S)

@@ -1,0 +1,289 @@
+"""The executor alone, with a journal in memory: limits, order, time and everything that an action may do wrong."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from schemas.payloads.actions import ActionRequested
+from schemas.signal import Signal, decode, encode
+from signalbox.actions import Action, ActionContext, ActionError, Retry, action
+from signalbox.actions.executor import Executor
+from signalbox.actions.ledger import Instruction
+from signalbox.clock import SystemClock
+from signalbox.config import ActionSettings
+from tests.support.eventually import eventually
+
+
+class Params(BaseModel):
+    """Any number."""
+
+    value: int = 0
+
+
+class MemoryJournal:
+    """Keeps what was appended."""
+
+    def __init__(self) -> None:
+        self.records: list[Signal[Any]] = []
+
+    def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
+        self.records.append(decode(encode(signal)))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        return {
+            one.data["instruction_id"]: {"type": one.type, **one.data}
+            for one in self.records
+            if one.type != "action.attempted"
+        }
+
+
+class Bench:
+    """An executor with some actions."""
+
+    def __init__(self, *actions: Action, **settings: Any) -> None:
+        self.journal = MemoryJournal()
+        self.executor = Executor(
+            {one.name: one for one in actions}, self.journal, ActionSettings(**settings), SystemClock()
+        )
+        self._count = 0
+
+    def start(self, name: str, *, attempts: int = 0, restarts: int = 0, **request: Any) -> str:
+        self._count += 1
+        asked = ActionRequested(agent_id="a", action=name, **{"params": {"value": self._count}, **request})
+        instruction = Instruction(f"i{self._count}", 0, self._count, "s", None, None, asked, attempts, restarts)
+        self.executor.start(instruction)
+        return instruction.id
+
+    def outcome(self, id: str) -> dict[str, Any]:
+        return eventually(lambda: self.journal.outcomes().get(id), timeout_s=10)
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(*actions: Action, **settings: Any) -> Bench:
+        made.append(Bench(*actions, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.executor.stop(0)
+
+
+MakeBench = Callable[..., Bench]
+
+
+@action()
+async def double(params: Params) -> int:
+    """Twice the value."""
+    return params.value * 2
+
+
+@action()
+def double_in_a_thread(params: Params) -> int:
+    """The same, not in the loop's thread."""
+    assert threading.current_thread().name.startswith("action")
+    return params.value * 2
+
+
+@pytest.mark.parametrize("name", ["double", "double_in_a_thread"])
+def test_an_outcome_tells_of_the_result(bench: MakeBench, name: str) -> None:
+    """The outcome has the result, one attempt, the time spent, and what the agent wanted back."""
+    made = bench(double, double_in_a_thread)
+    outcome = made.outcome(made.start(name, context={"back": [1]}))
+    assert (outcome["type"], outcome["result"], outcome["attempts"]) == ("action.completed", 2, 1)
+    assert (outcome["agent_id"], outcome["action"], outcome["context"]) == ("a", name, {"back": [1]})
+    assert outcome["duration_ms"] >= 0
+    eventually(lambda: made.executor.in_flight == 0, timeout_s=5)
+
+
+class Escape(BaseException):
+    """Not an `Exception`."""
+
+
+def _raising(error: BaseException, *, blocking: bool) -> Action:
+    if blocking:
+
+        @action("raises")
+        def raises(params: Params) -> None:
+            raise error
+
+        return raises
+
+    @action("raises")
+    async def raises_soon(params: Params) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    return raises_soon
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+@pytest.mark.parametrize(
+    ("error", "type"),
+    [
+        (ValueError("no"), "ValueError"),
+        (ActionError("no", type="too_poor"), "too_poor"),
+        (SystemExit(1), "SystemExit"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (Escape("no"), "Escape"),
+        (asyncio.CancelledError(), "CancelledError"),
+    ],
+)
+def test_whatever_an_action_raises_is_its_outcome(
+    bench: MakeBench, error: BaseException, type: str, blocking: bool
+) -> None:
+    """Not even what is meant to end a process ends the executor; others go on."""
+    made = bench(_raising(error, blocking=blocking), double)
+    outcome = made.outcome(made.start("raises"))
+    assert (outcome["type"], outcome["error"]["type"], outcome["attempts"]) == ("action.failed", type, 1)
+    assert made.outcome(made.start("double"))["result"] == 4
+
+
+def test_an_unknown_action_and_invalid_params_are_not_attempted(bench: MakeBench) -> None:
+    """What cannot be run fails with why, after no attempt."""
+    made = bench(double)
+    unknown, invalid = made.outcome(made.start("treble")), made.outcome(made.start("double", params={"value": "x"}))
+    assert (unknown["error"]["type"], unknown["attempts"]) == ("unknown_action", 0)
+    assert (invalid["error"]["type"], invalid["attempts"]) == ("invalid_params", 0)
+    assert invalid["error"]["message"].startswith("value: ")
+
+
+def test_results_that_cannot_be_sent_fail_the_action(bench: MakeBench) -> None:
+    """A result without a JSON form, or one that is too large, is an error that says so."""
+
+    @action()
+    async def strange(params: Params) -> object:
+        """No JSON form."""
+        return object()
+
+    @action()
+    async def large(params: Params) -> str:
+        """A lot."""
+        return "x" * 2000
+
+    made = bench(strange, large, result_bytes=1000)
+    assert made.outcome(made.start("strange"))["error"]["type"] == "PydanticSerializationError"
+    assert made.outcome(made.start("large"))["error"]["type"] == "result_too_large"
+
+
+def test_time_is_limited_by_the_action_and_by_the_deadline(bench: MakeBench) -> None:
+    """An attempt that takes longer than its action allows, or than the deadline leaves, ends there."""
+
+    @action(timeout_s=0.05)
+    async def slow(params: Params) -> None:
+        """Too slow for itself."""
+        await asyncio.sleep(30)
+
+    @action()
+    async def patient(params: Params) -> None:
+        """Without a limit of its own."""
+        await asyncio.sleep(30)
+
+    made = bench(slow, patient)
+    soon = SystemClock().now() + timedelta(seconds=0.1)
+    past = SystemClock().now() - timedelta(seconds=1)
+    assert made.outcome(made.start("slow"))["error"]["type"] == "TimeoutError"
+    assert made.outcome(made.start("patient", deadline=soon))["error"]["type"] == "TimeoutError"
+    assert made.outcome(made.start("patient", deadline=past))["error"]["type"] == "deadline_exceeded"
+
+
+def test_attempts_are_written_down_before_they_begin(bench: MakeBench) -> None:
+    """A retry leaves a record with its number and reason; every attempt has the same idempotency key."""
+    seen: list[tuple[str, int, list[str]]] = []
+
+    @action(retry=Retry(max_attempts=3, first_s=0.001))
+    async def flaky(params: Params, context: ActionContext) -> str:
+        """Works the third time."""
+        seen.append((context.idempotency_key, context.attempt, [one.type for one in made.journal.records]))
+        if context.attempt < 3:
+            raise ConnectionError
+        return "done"
+
+    made = bench(flaky)
+    id = made.start("flaky")
+    assert made.outcome(id)["attempts"] == 3
+    attempted = ["action.attempted"]
+    assert seen == [(id, 1, []), (id, 2, attempted), (id, 3, attempted * 2)]
+    assert [one.data["reason"] for one in made.journal.records[:2]] == ["retry", "retry"]
+
+
+def test_an_instruction_that_outlived_its_process_is_attempted_again_within_bounds(bench: MakeBench) -> None:
+    """A restart is an attempt of its own; one too many gives the instruction up without another call."""
+    made = bench(double, max_restarts=2)
+    assert made.outcome(made.start("double", attempts=1, restarts=1))["attempts"] == 2
+    assert made.journal.records[0].data["reason"] == "restart"
+    poisoned = made.outcome(made.start("double", attempts=3, restarts=2))
+    assert (poisoned["error"]["type"], poisoned["attempts"]) == ("poisoned", 3)
+
+
+def test_limits_hold_and_the_urgent_go_first(bench: MakeBench) -> None:
+    """At most so many run at once, in all and of one action; what waits is taken by priority, then by age."""
+    running: list[str] = []
+    order: list[int] = []
+    most: list[int] = []
+    gate = asyncio.Event()
+
+    async def stay(params: Params, name: str) -> None:
+        running.append(name)
+        order.append(params.value)
+        most.append(len(running))
+        await gate.wait()
+        running.remove(name)
+
+    @action(limit=1)
+    async def narrow(params: Params) -> None:
+        """One at a time."""
+        assert "narrow" not in running
+        await stay(params, "narrow")
+
+    @action()
+    async def wide(params: Params) -> None:
+        """Any number."""
+        await stay(params, "wide")
+
+    made = bench(narrow, wide, max_running=3, max_in_flight=9)
+    ids = [made.start("narrow"), made.start("narrow"), made.start("wide"), made.start("wide")]
+    eventually(lambda: len(order) == 3, timeout_s=5)
+    assert order == [1, 3, 4]
+    ids += [made.start("wide"), made.start("wide", priority=5)]
+    assert made.executor.in_flight == 6
+    assert not made.executor.is_full()
+    ids += [made.start("wide") for _ in range(3)]
+    assert made.executor.is_full()
+    assert made.executor._loop is not None
+    made.executor._loop.call_soon_threadsafe(gate.set)
+    for id in ids:
+        made.outcome(id)
+    assert order[3] == 6
+    assert order[4:] == sorted(order[4:])
+    assert max(most) == 3
+
+
+def test_a_stop_leaves_what_does_not_end_in_time(bench: MakeBench) -> None:
+    """Within the grace period outcomes are written; after it what still runs gets none, and is not waited for."""
+
+    @action()
+    async def sleep(params: Params) -> None:
+        """Short for odd numbers."""
+        await asyncio.sleep(0.1 if params.value % 2 else 60)
+
+    made = bench(sleep)
+    short, long = made.start("sleep"), made.start("sleep")
+    began = time.monotonic()
+    eventually(lambda: made.executor.in_flight == 2, timeout_s=5)
+    made.executor.stop(0.5)
+    assert time.monotonic() - began < 5
+    assert short in made.journal.outcomes()
+    assert long not in made.journal.outcomes()
