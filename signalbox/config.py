@@ -201,7 +201,7 @@ class ActionSettings(_Group):
     """Threads for actions that are plain functions."""
     result_bytes: PositiveInt = 450_000
     """A larger result, as JSON, fails its action."""
-    max_restarts: PositiveInt = 3
+    max_restarts: PositiveInt = 5
     """An action in whose middle the process ended more often than this is given up."""
     grace_s: NonNegativeFloat = 5.0
     """A drain waits so long for actions that run; the rest goes on after the next start."""

@@ -65,6 +65,8 @@ class Executor:
         """A heap: the more urgent and then the older first."""
         self._order = itertools.count()
         self._running: Counter[str] = Counter()
+        self._company: Counter[int] = Counter()
+        """How many run by how often a process has ended in their middle."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -130,17 +132,25 @@ class Executor:
         held: list[tuple[int, int, Instruction]] = []
         while self._waiting and len(self._tasks) < self._settings.max_running and not self._stopping:
             entry = heapq.heappop(self._waiting)
-            name = entry[2].request.action
-            action = self._actions.get(name)
-            if action is not None and action.limit is not None and self._running[name] >= action.limit:
+            instruction = entry[2]
+            action = self._actions.get(instruction.request.action)
+            if not self._has_room(instruction, action):
                 held.append(entry)
                 continue
-            self._running[name] += 1
-            task = asyncio.get_running_loop().create_task(self._see_through(entry[2], action))
+            self._running[instruction.request.action] += 1
+            self._company[instruction.restarts] += 1
+            task = asyncio.get_running_loop().create_task(self._see_through(instruction, action))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
         for entry in held:
             heapq.heappush(self._waiting, entry)
+
+    def _has_room(self, instruction: Instruction, action: Action | None) -> bool:
+        if action is not None and action.limit is not None and self._running[action.name] >= action.limit:
+            return False
+        # One action that ends its process takes all others with it. Each time, those cut short run in smaller company,
+        # until the one at fault runs by itself and alone is counted against.
+        return self._company[instruction.restarts] < max(1, self._settings.max_running >> 4 * instruction.restarts)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -157,6 +167,7 @@ class Executor:
         finally:
             self._finished += 1
             self._running[instruction.request.action] -= 1
+            self._company[instruction.restarts] -= 1
 
     async def _outcome(
         self, instruction: Instruction, action: Action | None, spent: _Spent

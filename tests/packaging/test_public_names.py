@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 PUBLIC = {
-    "signalbox.actions": ["BUILTIN_ACTIONS", "Action", "ActionError", "action"],
+    "signalbox.actions": ["BUILTIN_ACTIONS", "Action", "ActionContext", "ActionError", "Retry", "action"],
     "signalbox.agents": [
         "Agent",
         "AgentState",
@@ -17,6 +17,7 @@ PUBLIC = {
         "Keyed",
         "Pool",
         "Reply",
+        "RunAction",
         "Schedule",
         "Singleton",
         "Spawn",

@@ -113,15 +113,15 @@ def test_what_a_drain_cuts_short_goes_on_after_the_start(make_system: MakeSystem
 
 
 def test_an_action_that_kills_its_process_is_given_up(make_system: MakeSystem, tmp_path: Path) -> None:
-    """A call in whose middle the process ends again and again is answered as poisoned, and the others are done."""
-    system, log = make_system(node=_APP, actions={"max_restarts": 2}), tmp_path / "calls"
-    system.send(_tasks(0, 1, log, action="die") + _tasks(1, 5, log))
-    for _ in range(3):
+    """A call in whose middle the process ends again and again is answered as poisoned, and its neighbours are done."""
+    system, log = make_system(node=_APP, actions={"max_restarts": 4}), tmp_path / "calls"
+    system.send(_tasks(0, 1, log, action="die") + _tasks(1, 30, log, takes_s=0.01))
+    for _ in range(5):
         worker = system.start()
         assert worker.await_exit() == 9
     system.start()
-    system.await_answers(task_ids(6))
-    assert len(_calls(log)[0]) == 3
+    system.await_answers(task_ids(31))
+    assert len(_calls(log)[0]) == 5
     (failed,) = [one.data for one in system.signals("results") if one.type == "task.failed"]
     assert (failed["task_id"], failed["error"]["type"]) == ("t0", "poisoned")
 
