@@ -15,6 +15,7 @@ import msgspec
 from prometheus_client import Counter as Metric
 
 from flows.agents import NAME, AgentsFlow
+from signalbox.actions.breaker import State
 from signalbox.agents.population import StateUnreadable
 from signalbox.agents.records import Instance
 from signalbox.ids import key_group
@@ -22,6 +23,7 @@ from signalbox.supervision.inspection import Handler
 from signalbox.telemetry import metrics
 
 _MOST_AGENTS = 10_000
+_OPENNESS = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
 
 
 def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
@@ -38,6 +40,7 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
             "positions": flow.source.hub.positions(),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
             "actions_in_flight": flow.executor.in_flight,
+            "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
             "busy_s": round(flow.source.hub.busy_s, 3),
             "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
         }
@@ -131,6 +134,8 @@ class MetricsReporter(threading.Thread):
         if now > then:
             metrics.WORKER_BUSY.labels(self._worker).set(min(1.0, (busy_s - before) / (now - then)))
         metrics.ACTIONS_IN_FLIGHT.labels(self._worker).set(self._flow.executor.in_flight)
+        for name, breaker in self._flow.executor.breakers.items():
+            metrics.BREAKER_OPEN.labels(self._worker, name).set(_OPENNESS[breaker.state])
         metrics.SNAPSHOT_LAST_SUCCESS.set(time.time() - (now - self._flow.source.hub.epoch_at))
         per_kind: Counter[str] = Counter()
         for group in list(self._flow.runtime.groups.values()):

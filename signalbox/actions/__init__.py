@@ -1,7 +1,8 @@
 """Actions: named, typed units of work that agents perform."""
 
+from signalbox.actions.breaker import Breaker
 from signalbox.actions.builtin import BUILTIN_ACTIONS
 from signalbox.actions.contract import Action, ActionContext, action
 from signalbox.actions.retry import ActionError, Retry
 
-__all__ = ["BUILTIN_ACTIONS", "Action", "ActionContext", "ActionError", "Retry", "action"]
+__all__ = ["BUILTIN_ACTIONS", "Action", "ActionContext", "ActionError", "Breaker", "Retry", "action"]

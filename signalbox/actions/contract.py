@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
+from signalbox.actions.breaker import Breaker
 from signalbox.actions.retry import NO_RETRY, Retry
 from signalbox.errors import ConfigError
 
@@ -49,6 +50,8 @@ class Action:
     retry: Retry = NO_RETRY
     limit: int | None = None
     """Most that run at once in one worker process."""
+    breaker: Breaker | None = None
+    """The circuit breaker of what it depends on."""
     wants_context: bool = False
 
     @property
@@ -98,6 +101,7 @@ def action(
     timeout_s: float | None = None,
     retry: Retry = NO_RETRY,
     limit: int | None = None,
+    breaker: Breaker | None = None,
 ) -> Callable[[Function], Action]:
     """Make an action of a function whose first parameter is annotated with a pydantic model.
 
@@ -127,6 +131,7 @@ def action(
             timeout_s=timeout_s,
             retry=retry,
             limit=limit,
+            breaker=breaker,
             wants_context=wants_context,
         )
 

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,12 +24,13 @@ from pydantic import ValidationError
 from schemas.payloads.actions import ActionAttempted, ActionCompleted, ActionFailed
 from schemas.payloads.base import ErrorInfo
 from schemas.signal import Signal, new_signal
+from signalbox.actions.breaker import BreakerOpen, CircuitBreaker
 from signalbox.actions.contract import Action, ActionContext, json_values
 from signalbox.actions.ledger import ATTEMPTED, COMPLETED, FAILED, Instruction
 from signalbox.actions.retry import ActionError
 from signalbox.clock import Clock
 from signalbox.config import ActionSettings
-from signalbox.errors import described
+from signalbox.errors import ConfigError, described
 from signalbox.ids import derived_id
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Executor:
         self._journal = journal
         self._settings = settings
         self._clock = clock
+        self.breakers = _breakers(actions.values(), clock)
+        """The circuit breakers of this process, by the name of the dependency."""
         self._chance = random.Random()  # noqa: S311 - spreads retries
         self._waiting: list[tuple[int, int, Instruction]] = []
         """A heap: the more urgent and then the older first."""
@@ -186,9 +189,22 @@ class Executor:
             await self._note_attempt(instruction, spent, "restart")
         else:
             spent.attempts = 1
+        return await self._try(instruction, action, params, spent)
+
+    async def _try(
+        self, instruction: Instruction, action: Action, params: Any, spent: _Spent
+    ) -> tuple[Any, ErrorInfo | None]:
+        """Attempt it until it succeeds or may not be tried again."""
         while True:
             try:
                 return await self._attempt(instruction, action, params, spent), None
+            except BreakerOpen as refusal:
+                # Nothing was attempted, so this does not count; who would try again waits until it is worth it.
+                wait_s = refusal.retry_after_s * (1 + 0.2 * self._chance.random())
+                if not self._may_wait(instruction, action, spent, wait_s):
+                    return None, ErrorInfo(type="breaker_open", message=str(refusal), retryable=True)
+                await asyncio.sleep(wait_s)
+                continue
             except BaseException as error:
                 if self._stopping and isinstance(error, asyncio.CancelledError):
                     raise
@@ -220,7 +236,10 @@ class Executor:
                 {"agent_id": instruction.request.agent_id, "action": action.name},
             ),
         )
+        breaker = self.breakers[action.breaker.name] if action.breaker else None
+        permit = breaker.admit() if breaker else 0
         self.attempts[action.name] += 1
+        ok: bool | None = None
         began_s = time.perf_counter()
         try:
             async with asyncio.timeout(limit_s):
@@ -228,20 +247,36 @@ class Executor:
                     result = await action.call(params, context)
                 else:
                     result = await asyncio.to_thread(action.call, params, context)
+            ok = True
             return json_values(result)
+        except ActionError as error:
+            ok = not error.retryable  # a definite answer is a sign of health
+            raise
         except TimeoutError as error:
+            ok = False
             if str(error):
                 raise
             msg = f"it took longer than {limit_s:g} s"
             raise TimeoutError(msg) from error
+        except BaseException:
+            ok = None if self._stopping else ok or False
+            raise
         finally:
             spent.in_action_s += time.perf_counter() - began_s
+            if breaker is not None:
+                breaker.record(permit, ok=ok)
 
     def _limit_s(self, instruction: Instruction, action: Action) -> float | None:
         """Seconds that an attempt may take: what the action allows or what is left until the deadline."""
         deadline = instruction.request.deadline
         left_s = None if deadline is None else (deadline - self._clock.now()).total_seconds()
         return min((one for one in (action.timeout_s, left_s) if one is not None), default=None)
+
+    def _may_wait(self, instruction: Instruction, action: Action, spent: _Spent, wait_s: float) -> bool:
+        """Whether an action that may be tried again at all can wait so long for its dependency."""
+        retry, elapsed_s = action.retry, self._clock.monotonic() - spent.began_s
+        in_time = retry.max_elapsed_s is None or elapsed_s + wait_s < retry.max_elapsed_s
+        return retry.max_attempts > 1 and in_time and not self._is_too_late(instruction, wait_s)
 
     def _is_too_late(self, instruction: Instruction, wait_s: float) -> bool:
         deadline = instruction.request.deadline
@@ -293,6 +328,16 @@ class Executor:
             traceparent=instruction.traceparent,
         )
         await asyncio.wrap_future(self._journal.append(instruction.partition, record))
+
+
+def _breakers(actions: Iterable[Action], clock: Clock) -> dict[str, CircuitBreaker]:
+    found: dict[str, CircuitBreaker] = {}
+    for policy in (action.breaker for action in actions if action.breaker is not None):
+        known = found.setdefault(policy.name, CircuitBreaker(policy, clock.monotonic))
+        if known.policy != policy:
+            msg = f"two actions describe the breaker {policy.name!r} differently"
+            raise ConfigError(msg, hint="write Breaker(...) once, and give both actions that one")
+    return found
 
 
 def _error_info(error: BaseException, action: Action) -> ErrorInfo:

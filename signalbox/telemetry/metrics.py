@@ -99,6 +99,13 @@ ACTIONS_IN_FLIGHT = Gauge(
     multiprocess_mode="livemostrecent",
     registry=CHILDREN,
 )
+BREAKER_OPEN = Gauge(
+    "signalbox_breaker_open",
+    "1 while a dependency's circuit breaker refuses calls, 0.5 while it probes, else 0.",
+    ["worker", "dependency"],
+    multiprocess_mode="livemostrecent",
+    registry=CHILDREN,
+)
 
 # Sensors.
 SENSOR_SAMPLES = Counter("signalbox_sensor_samples", "Readings taken.", ["sensor"], registry=CHILDREN)

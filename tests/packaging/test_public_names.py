@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 PUBLIC = {
-    "signalbox.actions": ["BUILTIN_ACTIONS", "Action", "ActionContext", "ActionError", "Retry", "action"],
+    "signalbox.actions": ["BUILTIN_ACTIONS", "Action", "ActionContext", "ActionError", "Breaker", "Retry", "action"],
     "signalbox.agents": [
         "Agent",
         "AgentState",

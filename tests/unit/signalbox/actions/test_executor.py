@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from schemas.payloads.actions import ActionRequested
 from schemas.signal import Signal, decode, encode
-from signalbox.actions import Action, ActionContext, ActionError, Retry, action
+from signalbox.actions import Action, ActionContext, ActionError, Breaker, Retry, action
 from signalbox.actions.executor import Executor
 from signalbox.actions.ledger import Instruction
 from signalbox.clock import SystemClock
 from signalbox.config import ActionSettings
+from signalbox.errors import ConfigError
 from tests.support.eventually import eventually
 
 
@@ -287,3 +288,74 @@ def test_a_stop_leaves_what_does_not_end_in_time(bench: MakeBench) -> None:
     assert time.monotonic() - began < 5
     assert short in made.journal.outcomes()
     assert long not in made.journal.outcomes()
+
+
+def test_a_failing_dependency_is_left_alone_and_everything_ends_well(bench: MakeBench) -> None:
+    """With its breaker open, actions wait instead of calling; when the dependency is back, all of them succeed."""
+    calls: list[float] = []
+    back = threading.Event()
+
+    @action(retry=Retry(max_attempts=50, first_s=0.001, max_s=0.01), breaker=Breaker("bank", open_s=0.1, probes=2))
+    async def pay(params: Params) -> str:
+        """Works when the bank is back."""
+        calls.append(time.monotonic())
+        if not back.is_set():
+            raise ConnectionError
+        return "paid"
+
+    made = bench(pay)
+    ids = [made.start("pay") for _ in range(40)]
+    eventually(lambda: made.executor.breakers["bank"].state == "open", timeout_s=5)
+    called = len(calls)
+    eventually(lambda: len(calls) >= called + 4, timeout_s=5)  # the probes of two half-open times at least
+    assert calls[called + 3] - calls[called - 1] >= 0.1
+    back.set()
+    assert {made.outcome(id)["result"] for id in ids} == {"paid"}
+    eventually(lambda: made.executor.breakers["bank"].state == "closed", timeout_s=5)
+
+
+def test_who_does_not_try_again_is_told_at_once(bench: MakeBench) -> None:
+    """Without a retry policy an open breaker is an error that may pass, after no further call."""
+    calls: list[int] = []
+
+    @action(breaker=Breaker("bank", min_calls=2, open_s=60))
+    async def pay(params: Params) -> None:
+        """Never works."""
+        calls.append(params.value)
+        raise TimeoutError
+
+    made = bench(pay)
+    for _ in range(2):
+        made.outcome(made.start("pay"))
+    refused = made.outcome(made.start("pay"))
+    assert (refused["error"]["type"], refused["error"]["retryable"]) == ("breaker_open", True)
+    assert len(calls) == 2
+
+
+def test_a_definite_answer_does_not_open_a_breaker(bench: MakeBench) -> None:
+    """A refusal that will not pass shows that the dependency works."""
+
+    @action(breaker=Breaker("bank", min_calls=2))
+    async def pay(params: Params) -> None:
+        """Too poor."""
+        msg = "no"
+        raise ActionError(msg, type="too_poor")
+
+    made = bench(pay)
+    assert [made.outcome(made.start("pay"))["error"]["type"] for _ in range(9)] == ["too_poor"] * 9
+    assert made.executor.breakers["bank"].state == "closed"
+
+
+def test_one_breaker_has_one_description() -> None:
+    """Two actions that describe the breaker of one dependency differently are a configuration error."""
+
+    @action(breaker=Breaker("bank", probes=1))
+    async def one(params: Params) -> None:
+        """One."""
+
+    @action(breaker=Breaker("bank", probes=2))
+    async def other(params: Params) -> None:
+        """Other."""
+
+    with pytest.raises(ConfigError, match="bank"):
+        Bench(one, other)

@@ -10,6 +10,7 @@ _UNITS = ("_seconds", "_bytes", "_ratio", "_records")
 #: Gauges that count things or stand for yes, and so have no unit.
 _COUNTS = {
     "signalbox_actions_in_flight",
+    "signalbox_breaker_open",
     "signalbox_agent_keys",
     "signalbox_build_info",
     "signalbox_ready",
@@ -18,8 +19,8 @@ _COUNTS = {
     "signalbox_flow_generation",
 }
 _LABELS = {
-    "action", "agent", "bytewax", "code", "flow", "kind", "partition", "process", "python", "reason", "route", "sensor",
-    "severity", "status", "topic", "version", "worker",
+    "action", "agent", "bytewax", "code", "dependency", "flow", "kind", "partition", "process", "python", "reason",
+    "route", "sensor", "severity", "status", "topic", "version", "worker",
 }  # fmt: skip
 _BY_NAME = pytest.mark.parametrize("metric", catalogue(), ids=lambda metric: metric.name)
 #: What the values of several processes may become; `all` would add a label with the process id.
