@@ -76,6 +76,8 @@ def build(settings: Settings) -> AgentsFlow:
         inputs=frozenset(part_name(*place) for place in starts),
     )
     journal = KafkaJournal(settings.kafka, settings.topic(EFFECTS_TOPIC))
+    if plan.has_effects:
+        journal.connect()
     executor = Executor(plan.actions, journal, settings.actions, runtime.clock)
     source = KafkaSource(
         settings.kafka,

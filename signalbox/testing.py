@@ -46,6 +46,9 @@ class _Journal:
         done.set_result(None)
         return done
 
+    def close(self) -> None:
+        return
+
     def outcome(self) -> Signal[Any]:
         return self._outcomes.get(timeout=_ACTION_TIMEOUT_S)
 

@@ -11,6 +11,8 @@ from schemas.signal import HEADER_PREFIX, Signal, encode
 from signalbox.config import KafkaSettings
 
 _POLL_S = 0.1
+#: What is not acknowledged by then is found on the topic, or not, by the next start.
+_CLOSE_TIMEOUT_S = 2.0
 
 
 class KafkaJournal:
@@ -21,7 +23,12 @@ class KafkaJournal:
         self._topic = topic
         self._producer: Producer | None = None
         self._closed = threading.Event()
-        self._lock = threading.Lock()
+
+    def connect(self) -> None:
+        """Begin to connect, without waiting: an idempotent producer needs half a second before its first delivery."""
+        # A record waits for its broker as long as it takes, as the sink's do.
+        self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0}))
+        threading.Thread(target=self._tell, args=(self._producer,), name="journal", daemon=True).start()
 
     def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
         """Write a signal to a partition; the future is done when the broker has it, or refused it."""
@@ -37,10 +44,10 @@ class KafkaJournal:
             (f"{HEADER_PREFIX}id", signal.id),
             (f"{HEADER_PREFIX}type", signal.type),
         ]
-        producer = self._connected()
+        assert self._producer is not None, "connected before anything is read that could be journaled"
         while True:
             try:
-                producer.produce(
+                self._producer.produce(
                     self._topic, encode(signal), signal.key, partition=partition, headers=headers, on_delivery=delivered
                 )
                 return done
@@ -51,18 +58,9 @@ class KafkaJournal:
         """Wait a little for what is under way, and let go."""
         self._closed.set()
         if self._producer is not None:
-            self._producer.flush(_POLL_S)
+            self._producer.flush(_CLOSE_TIMEOUT_S)
 
-    def _connected(self) -> Producer:
-        with self._lock:
-            if self._producer is None:
-                # A record waits for its broker as long as it takes, as the sink's do.
-                self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0}))
-                threading.Thread(target=self._tell, name="journal", daemon=True).start()
-            return self._producer
-
-    def _tell(self) -> None:
+    def _tell(self, producer: Producer) -> None:
         """Let the library call back for what the broker has taken."""
         while not self._closed.is_set():
-            assert self._producer is not None, "made before this thread"
-            self._producer.poll(_POLL_S)
+            producer.poll(_POLL_S)

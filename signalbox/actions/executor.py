@@ -43,6 +43,10 @@ class Journal(Protocol):
         """Write a signal; the future is done when the broker has it."""
         ...
 
+    def close(self) -> None:
+        """Wait a little for what is under way, and let go."""
+        ...
+
 
 @dataclass(slots=True)
 class _Spent:
@@ -104,6 +108,7 @@ class Executor:
         self._thread.join()
         self._loop.close()
         self._loop = self._thread = None
+        self._journal.close()
 
     # In the loop's thread.
 

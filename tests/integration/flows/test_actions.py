@@ -105,7 +105,7 @@ def test_what_a_drain_cuts_short_goes_on_after_the_start(make_system: MakeSystem
     system, log = make_system(node=_APP, actions={"grace_s": 0.2}), tmp_path / "calls"
     worker = system.start()
     system.send(_tasks(0, 20, log, takes_s=0.01) + _tasks(20, 20, log, takes_s=3.0))
-    eventually(lambda: len(_calls(log)) == 40, timeout_s=PATIENCE_S)
+    eventually(lambda: len(_calls(log)) == 40 and system.answers().total() == 20, timeout_s=PATIENCE_S)
     assert worker.drain() == 0
     system.start()
     system.await_answers(task_ids(40))

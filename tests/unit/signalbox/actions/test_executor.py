@@ -33,12 +33,16 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.records: list[Signal[Any]] = []
+        self.closed = False
 
     def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
         self.records.append(decode(encode(signal)))
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def close(self) -> None:
+        self.closed = True
 
     def outcomes(self) -> dict[str, dict[str, Any]]:
         return {
@@ -286,6 +290,7 @@ def test_a_stop_leaves_what_does_not_end_in_time(bench: MakeBench) -> None:
     eventually(lambda: made.executor.in_flight == 2, timeout_s=5)
     made.executor.stop(0.5)
     assert time.monotonic() - began < 5
+    assert made.journal.closed
     assert short in made.journal.outcomes()
     assert long not in made.journal.outcomes()
 
