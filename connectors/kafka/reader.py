@@ -69,7 +69,6 @@ class KafkaReader:
                 begin = self._begin(consumer, start, ends)
                 if not follow:
                     begin = {place: offset for place, offset in begin.items() if offset < ends[place]}
-                consumer.assign([TopicPartition(*place, offset) for place, offset in begin.items()])
             except BaseException:
                 consumer.close()
                 raise
@@ -77,6 +76,7 @@ class KafkaReader:
             settings=self._settings,
             consumer=consumer,
             last_error=last_error,
+            begin=begin,
             ends=None if follow else {place: ends[place] for place in begin},
             since=since,
             deadline=deadline,
@@ -114,6 +114,8 @@ class _Reading:
     settings: KafkaSettings
     consumer: Consumer
     last_error: LastError
+    begin: dict[Partition, int]
+    """The offset to begin with, per partition."""
     ends: dict[Partition, int] | None
     """The partitions that are not read to their end yet; None to follow them for ever."""
     since: datetime | None
@@ -124,6 +126,8 @@ class _Reading:
     def records(self) -> Iterator[Record]:
         try:
             with translating(self.settings, "go on reading", self.last_error):
+                # Not before the first record is asked for: the client fetches ahead from here on.
+                self.consumer.assign([TopicPartition(*place, offset) for place, offset in self.begin.items()])
                 heard = time.monotonic()
                 while self.ends != {} and not self.stop() and not self._overdue():
                     message = self.consumer.poll(_WAIT_S)
