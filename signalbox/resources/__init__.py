@@ -1,0 +1,16 @@
+"""Resources: what the processes of a node share out among their actions, such as memory and places for heavy work."""
+
+from signalbox.resources.manager import ResourceManager, ResourceReading
+from signalbox.resources.memory import MemoryWatch
+from signalbox.resources.pool import PoolUsage, ResourceExhausted, Token
+from signalbox.resources.shares import share
+
+__all__ = [
+    "MemoryWatch",
+    "PoolUsage",
+    "ResourceExhausted",
+    "ResourceManager",
+    "ResourceReading",
+    "Token",
+    "share",
+]
