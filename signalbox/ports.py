@@ -92,11 +92,13 @@ class Reader(Protocol):
         follow: bool,
         timeout_s: float | None,
         stop: Callable[[], bool] | None = None,
+        caught_up: Callable[[], None] | None = None,
     ) -> Iterator[Record]:
         """Yield records from `start` ("start", "now" or a time). Where to begin is settled before this returns.
 
         With `follow`, waits for more until `timeout_s` passes or `stop()` turns true; without, ends at what was the
-        end of every partition when reading began.
+        end of every partition when reading began. When that end is reached, `caught_up` is called once, between two
+        records.
         """
         ...
 
@@ -112,6 +114,10 @@ class Admin(Protocol):
 
     def ensure_topics(self, names: Sequence[str], *, partitions: int, replication: int) -> list[str]:
         """Create what is missing, and return the names of those created. Existing topics stay as they are."""
+        ...
+
+    def topic_setting(self, name: str, setting: str) -> str | None:
+        """A setting of a topic, such as `cleanup.policy`; None where the broker does not say."""
         ...
 
     def lag(self, group: str, topics: Sequence[str]) -> list[PartitionLag]:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library
 
 from connectors.kafka.client import CALL_TIMEOUT_S, MAX_RECORD_BYTES, LastError, client_config, translating
 from connectors.kafka.offsets import Partition, end_offsets
-from signalbox.config import KafkaSettings
+from signalbox.config import REGISTRY_TOPIC, KafkaSettings
 from signalbox.errors import NotFound, Unreachable
 from signalbox.ports import PartitionLag, TopicInfo
 
@@ -26,7 +26,8 @@ DEFAULT_MESSAGE_BYTES = 1_000_000
 _DOES_NOT_SAY = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED)
 _INTERNAL_PREFIX = "__"
 _TOPIC_CONFIG: Mapping[str, Mapping[str, str]] = {
-    "registry": {"cleanup.policy": "compact"},
+    # Heartbeats pile up until they are compacted, which happens to closed segments only: hourly then, not weekly.
+    REGISTRY_TOPIC: {"cleanup.policy": "compact", "segment.ms": "3600000"},
     "dead-letters": {"max.message.bytes": str(MAX_RECORD_BYTES)},
 }
 
@@ -122,21 +123,29 @@ class KafkaAdmin:
 
     def max_message_bytes(self, topics: Sequence[str]) -> dict[str, int]:
         """The largest record that each topic takes, in bytes; `DEFAULT_MESSAGE_BYTES` where the broker does not say."""
+        told = self._settings_of(topics, "max.message.bytes")
+        return {name: int(value) if value else DEFAULT_MESSAGE_BYTES for name, value in told.items()}
+
+    def topic_setting(self, name: str, setting: str) -> str | None:
+        """See `Admin`."""
+        return self._settings_of([name], setting)[name]
+
+    def _settings_of(self, topics: Sequence[str], setting: str) -> dict[str, str | None]:
+        """One setting of each topic; None where the broker does not say."""
         resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in topics]
-        sizes = dict.fromkeys(topics, DEFAULT_MESSAGE_BYTES)
+        values: dict[str, str | None] = dict.fromkeys(topics)
         if not resources:
-            return sizes
+            return values
         for resource, future in self._client.describe_configs(resources, request_timeout=self._timeout_s).items():
             with translating(self._settings, f"read the settings of topic {resource.name!r}", self._last_error):
                 try:
-                    entry = future.result().get("max.message.bytes")
+                    entry = future.result().get(setting)
                 except KafkaException as error:
                     if error.args[0].code() not in _DOES_NOT_SAY:
                         raise
                     continue
-            if entry is not None and entry.value:
-                sizes[resource.name] = int(entry.value)
-        return sizes
+            values[resource.name] = entry.value if entry is not None else None
+        return values
 
     def _metadata(self) -> ClusterMetadata:
         # Always for all topics: the embedded broker creates one that is asked for by name.

@@ -47,6 +47,7 @@ class KafkaReader:
         follow: bool,
         timeout_s: float | None,
         stop: Callable[[], bool] | None = None,
+        caught_up: Callable[[], None] | None = None,
     ) -> Iterator[Record]:
         """See `Reader`. Where to begin and to end is settled before this returns.
 
@@ -67,8 +68,6 @@ class KafkaReader:
                 partitions = self._partitions(consumer, topics)
                 ends = end_offsets(self._settings, partitions, timeout_s=self._timeout_s)
                 begin = self._begin(consumer, start, ends)
-                if not follow:
-                    begin = {place: offset for place, offset in begin.items() if offset < ends[place]}
             except BaseException:
                 consumer.close()
                 raise
@@ -77,10 +76,12 @@ class KafkaReader:
             consumer=consumer,
             last_error=last_error,
             begin=begin,
-            ends=None if follow else {place: ends[place] for place in begin},
+            ends={place: end for place, end in ends.items() if begin[place] < end},
+            follow=follow,
             since=since,
             deadline=deadline,
             stop=stop or (lambda: False),
+            caught_up=caught_up or (lambda: None),
             stall_s=self._timeout_s,
         )
         return reading.records()
@@ -116,34 +117,46 @@ class _Reading:
     last_error: LastError
     begin: dict[Partition, int]
     """The offset to begin with, per partition."""
-    ends: dict[Partition, int] | None
-    """The partitions that are not read to their end yet; None to follow them for ever."""
+    ends: dict[Partition, int]
+    """The partitions that are not read yet to what was their end when reading began."""
+    follow: bool
+    """Whether to go on from there."""
     since: datetime | None
     deadline: float | None
     stop: Callable[[], bool]
+    caught_up: Callable[[], None]
     stall_s: float
 
     def records(self) -> Iterator[Record]:
         try:
             with translating(self.settings, "go on reading", self.last_error):
                 # Not before the first record is asked for: the client fetches ahead from here on.
-                self.consumer.assign([TopicPartition(*place, offset) for place, offset in self.begin.items()])
-                heard = time.monotonic()
-                while self.ends != {} and not self.stop() and not self._overdue():
-                    message = self.consumer.poll(_WAIT_S)
-                    if message is not None:
-                        heard = time.monotonic()
-                        if self._takes(message):
-                            yield _record(message)
-                    elif self.ends and time.monotonic() - heard > self.stall_s:
-                        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"silent for {self.stall_s:g} s"))
+                wanted = self.begin if self.follow else self.ends
+                self.consumer.assign([TopicPartition(*place, self.begin[place]) for place in wanted])
+                if self.ends:
+                    yield from self._records(until_the_ends=True)
+                if not self.ends:
+                    self.caught_up()
+                    if self.follow:
+                        yield from self._records(until_the_ends=False)
         finally:
             self.consumer.close()
+
+    def _records(self, *, until_the_ends: bool) -> Iterator[Record]:
+        heard = time.monotonic()
+        while (self.ends or not until_the_ends) and not self.stop() and not self._overdue():
+            message = self.consumer.poll(_WAIT_S)
+            if message is not None:
+                heard = time.monotonic()
+                if self._takes(message):
+                    yield _record(message)
+            elif not self.follow and time.monotonic() - heard > self.stall_s:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"silent for {self.stall_s:g} s"))
 
     def _overdue(self) -> bool:
         if self.deadline is None or time.monotonic() < self.deadline:
             return False
-        if self.ends:
+        if self.ends and not self.follow:
             msg = f"did not reach the end of {len(self.ends)} partitions in time"
             raise DeadlineExceeded(msg, hint="allow more time (--timeout), or begin later")
         return True
@@ -157,12 +170,10 @@ class _Reading:
             if is_passing(error):  # the client connects again by itself
                 return False
             raise KafkaException(error)
-        wanted = True
-        if self.ends is not None:
-            end = self.ends.get(place, 0)
-            wanted = offset < end
-            if error is not None or offset >= end - 1:
-                self.ends.pop(place, None)
+        end = self.ends.get(place, 0)
+        wanted = self.follow or offset < end
+        if error is not None or offset >= end - 1:
+            self.ends.pop(place, None)
         return error is None and wanted and (self.since is None or _time(message) >= self.since)
 
 

@@ -183,6 +183,22 @@ def _topics(state: Session, settings: "Settings") -> Finding:
     return Finding(check="topics", status="OK", message=f"all {len(wanted)} are there")
 
 
+def _registry(state: Session, settings: "Settings") -> Finding:
+    if settings.kafka.broker != "external" and state.find_node() is None:
+        return Finding(check="registry", status="OK", message="made when the node starts")
+    from signalbox.config import REGISTRY_TOPIC
+
+    topic = settings.topic(REGISTRY_TOPIC)
+    if topic not in {one.name for one in state.admin().topics()}:
+        return Finding(check="registry", status="OK", message="made when the node starts")
+    policy = state.admin().topic_setting(topic, "cleanup.policy")
+    if policy is None or policy == "compact":
+        return Finding(check="registry", status="OK", message=f"{topic}, {policy or 'policy unknown'}")
+    message = f"{topic} is not compacted only (cleanup.policy={policy}): Kafka forgets agents, or keeps every heartbeat"
+    fix = f"kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact,segment.ms=3600000"
+    return Finding(check="registry", status="WARN", message=message, fix=fix)
+
+
 def _existing(path: Path) -> Path:
     """The path itself, or the nearest folder above it that is there."""
     path = path.resolve()
@@ -195,4 +211,5 @@ _LOOKS: dict[str, Callable[[Session, "Settings"], Finding]] = {
     "http": _http,
     "kafka": _kafka,
     "topics": _topics,
+    "registry": _registry,
 }

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from signalbox.errors import ConfigError, NotFound, SignalboxError, Unreachable, UsageError
+from signalbox.registry.query import EVERY_AGENT, Query
 from signalbox.telemetry.logs import get_logger
 from signalbox.telemetry.metrics import HTTP_REQUESTS
 
@@ -47,8 +48,12 @@ class View(Protocol):
         """The metrics, and their content type."""
         ...
 
-    async def agents(self, *, prefix: str, limit: int) -> list[dict[str, Any]]:
-        """At most `limit` agents whose id begins with `prefix`, by id. Raises `Unreachable`."""
+    async def agents(self, *, where: Query, prefix: str, limit: int) -> dict[str, Any]:
+        """Under `agents`, at most `limit` of those that are meant and whose id begins with `prefix`, by id.
+
+        Beside them, what the answer rests on: workers that were `silent` or had to `cut` theirs short, and how old the
+        view of the `registry` is.
+        """
         ...
 
     async def agent(self, agent_id: str) -> dict[str, Any]:
@@ -117,8 +122,9 @@ async def _agents(view: View, request: Request) -> Response:
     if not text.isdecimal() or not 1 <= int(text) <= _AGENTS_MOST:
         msg = f"limit has to be a number from 1 to {_AGENTS_MOST}, not {text!r}"
         raise UsageError(msg)
-    rows = await view.agents(prefix=request.query_params.get("prefix", ""), limit=int(text))
-    return _json({"agents": rows})
+    where = request.query_params.get("where")
+    query = EVERY_AGENT if where is None else Query.parse(where)
+    return _json(await view.agents(where=query, prefix=request.query_params.get("prefix", ""), limit=int(text)))
 
 
 async def _agent(view: View, request: Request) -> Response:

@@ -1,8 +1,9 @@
 """What `signalbox up` runs: one supervised set of processes on one data directory, from the lock to the last reap.
 
-Start: lock, HTTP, broker, topics, sensors and workers, ready. End: sensors, workers (drained), HTTP, broker, lock, so
-that what was sensed is still processed and what is processed is still written. A start that fails ends the same way.
-The parts have their own modules: `group.py` keeps processes running, `broker.py` the broker, `view.py` shows the node.
+Start: lock, HTTP, broker, topics, registry, sensors and workers, ready. End: sensors, workers (drained), registry,
+HTTP, broker, lock, so that what was sensed is still processed and what is processed is still written. A start that
+fails ends the same way. The parts have their own modules: `group.py` keeps processes running, `broker.py` the broker,
+`registry.py` tells other nodes of this one, `view.py` shows the node.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from signalbox.errors import Conflict, UsageError
 from signalbox.supervision import discovery, inspection, lock
 from signalbox.supervision.broker import TOPICS, OuterBroker, OwnBroker
 from signalbox.supervision.group import Launch, ProcessGroup
+from signalbox.supervision.registry import Heartbeat, RegistryFeed
 from signalbox.supervision.view import NodeView
 from signalbox.telemetry import logs
 from signalbox.telemetry.exposition import DIRECTORY_VARIABLE, Exposition
@@ -75,6 +77,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._forced = False
         self._groups: list[ProcessGroup] = []
+        self._registry: tuple[RegistryFeed, Heartbeat] | None = None
         self._vital: set[asyncio.Task[None]] = set()
 
     def run(self, on_ready: Callable[[str], None]) -> None:
@@ -134,6 +137,7 @@ class Node:
         stack.callback(discovery.withdraw, self._data_dir)
 
         self._settings = await self._connect(broker, port=int(http.url.rpartition(":")[2]))
+        await stack.enter_async_context(self._registered(view))
         environment = self._environment()
         stack.callback((self._run_dir / "settings.json").unlink, missing_ok=True)  # it holds secrets
         for name in self._flow_names:
@@ -240,6 +244,29 @@ class Node:
         return group
 
     @contextlib.asynccontextmanager
+    async def _registered(self, view: NodeView) -> AsyncIterator[None]:
+        """Keep a view of the registry, and tell there that this node lives; at the end, that it stopped."""
+        feed = view.registry = RegistryFeed(self._settings, self._clock)
+        heartbeat = Heartbeat(
+            self._settings,
+            started_at=self._started_at,
+            census=view.census,
+            fill_ratio=lambda: feed.view.fill_ratio,
+        )
+        self._registry = feed, heartbeat
+        beating = asyncio.create_task(heartbeat.run())
+        feed.release()
+        heartbeat.release()
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await heartbeat.end(
+                "stopped by force" if self._forced else "drained" if self._stopping.is_set() else "failed"
+            )
+            await feed.hold()
+
+    @contextlib.asynccontextmanager
     async def _kept(self, groups: Sequence[ProcessGroup]) -> AsyncIterator[None]:
         """Keep the groups running; at the end drain them, side by side."""
         running = {asyncio.create_task(group.run()) for group in groups}
@@ -268,13 +295,13 @@ class Node:
     async def _broker_lost(self) -> None:
         if self._settings.kafka.broker == "embedded":
             log.warning("the embedded broker lost its topics: flows and sensors start afresh")
-            await asyncio.gather(*(group.hold() for group in self._groups))
+            await asyncio.gather(*(part.hold() for part in (*self._groups, *(self._registry or ()))))
 
     async def _broker_back(self) -> None:
         await asyncio.to_thread(self._claim_recovery, self._settings)
         await asyncio.to_thread(_ensure_topics, self._settings)
-        for group in self._groups:
-            group.release()
+        for part in (*self._groups, *(self._registry or ())):
+            part.release()
 
     def _announce(self, url: str, bootstrap: str, on_ready: Callable[[str], None]) -> None:
         record = discovery.NodeRecord(

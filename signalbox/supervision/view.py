@@ -1,9 +1,11 @@
 """What a node shows of itself over HTTP: status, health and agents, put together from what its parts last said.
 
-Everything but `agents` and `agent`, which ask the workers, is answered from memory, and may be a second old.
+Everything but `agents` and `agent`, which ask the workers, is answered from memory, and may be a second old. In lists
+of agents, those of this node are as its workers tell, registered or not; those of others as the registry does.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +14,21 @@ from typing import Any
 import signalbox
 from signalbox.config import Settings
 from signalbox.errors import NotFound, Unreachable
+from signalbox.registry.query import Query
+from signalbox.registry.view import Row
 from signalbox.supervision import inspection
 from signalbox.supervision.broker import OuterBroker, OwnBroker
 from signalbox.supervision.group import GroupState, ProcessGroup
+from signalbox.supervision.registry import RegistryFeed
 from signalbox.telemetry import metrics
 from signalbox.telemetry.exposition import Exposition
 
 #: An epoch closes every `epoch_ms`. Older than this many, and longer ago than the least: work is stuck.
 _STUCK_EPOCHS = 5
 _STUCK_LEAST_S = 10.0
+#: Nodes that have a metric of their own; the rest, those with the fewest agents, share one.
+_METRIC_NODES = 100
+_NO_REGISTRY = {"agents": 0, "nodes": 0, "age_s": None}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +40,7 @@ class NodeView:
     broker: OwnBroker | OuterBroker
     flows: dict[str, ProcessGroup] = field(default_factory=dict)
     sensors: ProcessGroup | None = None
+    registry: RegistryFeed | None = None
     phase: str = "starting"
     """`starting`, `running` or `stopping`."""
 
@@ -47,6 +56,7 @@ class NodeView:
             "pools": pools(answers),
             "sensors": (self.sensors.answers[0] or {}) if self.sensors and self.sensors.answers else {},
             "agents": {"total": agents_total(answers)},
+            "registry": self.registry.view.summary() if self.registry else _NO_REGISTRY,
             "processes": {"sensors": _process(self.sensors)} if self.sensors else {},
         }
 
@@ -64,14 +74,37 @@ class NodeView:
             metrics.FLOW_GENERATION.labels(flow=name).set(group.generation)
             if (lag := lag_records(group.answers)) is not None:
                 metrics.FLOW_LAG.labels(flow=name).set(lag)
+        metrics.REGISTRY_AGENTS.clear()
+        for (node, status), count in self._registered().items():
+            metrics.REGISTRY_AGENTS.labels(node, status).set(count)
         return self.exposition.render(accept)
 
-    async def agents(self, *, prefix: str, limit: int) -> list[dict[str, Any]]:
-        answers = await asyncio.gather(
-            *(self._ask(path, "agents", prefix=prefix, limit=limit) for path in self._worker_sockets())
-        )
-        rows = [row for answer in answers for row in answer]
-        return sorted(rows, key=lambda row: str(row["agent_id"]))[:limit]
+    def census(self) -> tuple[int, int | None]:
+        """Worker processes that run, and the agents on them if all have told."""
+        groups = self.flows.values()
+        return sum(len(group.pids) for group in groups), agents_total(one for group in groups for one in group.answers)
+
+    async def agents(self, *, where: Query, prefix: str, limit: int) -> dict[str, Any]:
+        """See `signalbox.dashboard.api.View`.
+
+        A worker that does not answer is named under `silent`; the registry stands in for it. One that had too much to
+        look through is named under `cut`.
+        """
+        paths = list(self._worker_sockets())
+        asked = (self._list(path, where=where.plain(), prefix=prefix, limit=limit) for path in paths)
+        answers = dict(zip((path.stem for path in paths), await asyncio.gather(*asked), strict=True))
+        silent = [name for name, answer in answers.items() if answer is None]
+        live = {row["agent_id"]: row for answer in answers.values() if answer for row in answer["agents"]}
+        own = self.settings.node.name
+        elsewhere = where if silent or not paths else where & Query.of({"field": "node", "op": "ne", "value": own})
+        told = await asyncio.to_thread(self._told, elsewhere, prefix, limit, live)
+        ids = sorted(told.keys() | live.keys())[:limit]
+        return {
+            "agents": [{**told.get(one, {}), **live.get(one, {})} for one in ids],
+            "silent": silent,
+            "cut": [name for name, answer in answers.items() if answer and not answer["complete"]],
+            "registry": self.registry.view.summary() if self.registry else _NO_REGISTRY,
+        }
 
     async def agent(self, agent_id: str) -> dict[str, Any]:
         answers = await asyncio.gather(
@@ -95,6 +128,31 @@ class NodeView:
         for name, group in self.flows.items():
             for index in range(len(group.answers)):
                 yield inspection.socket_path(self.settings.node.data_dir, f"{name}-{index}")
+
+    def _told(self, where: Query, prefix: str, limit: int, live: Iterable[str]) -> dict[str, Row]:
+        """What the registry tells of the agents that are meant, and of those that are live here."""
+        if self.registry is None:
+            return {}
+        view = self.registry.view
+        return {**view.describe(live), **{row["agent_id"]: row for row in view.find(where, prefix=prefix, limit=limit)}}
+
+    def _registered(self) -> Counter[tuple[str, str]]:
+        """Registered agents by node and status; nodes beyond a bound are one, called `other`."""
+        counts = self.registry.view.counts() if self.registry else {}
+        per_node, bounded = Counter[str](), Counter[tuple[str, str]]()
+        for (node, _), count in counts.items():
+            per_node[node] += count
+        named = {node for node, _ in per_node.most_common(_METRIC_NODES)}
+        for (node, status), count in counts.items():
+            bounded[node if node in named else "other", status] += count
+        return bounded
+
+    async def _list(self, path: Path, **params: Any) -> Any:
+        """The agents of one worker; None if it does not answer."""
+        try:
+            return await self._ask(path, "agents", **params)
+        except Unreachable:
+            return None
 
     async def _ask(self, path: Path, op: str, **params: Any) -> Any:
         return await asyncio.to_thread(inspection.ask, path, op, **params)

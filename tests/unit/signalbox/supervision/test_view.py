@@ -1,15 +1,19 @@
 import asyncio
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from signalbox.config import Settings
 from signalbox.errors import NotFound, Unreachable
+from signalbox.registry.query import EVERY_AGENT, Query
 from signalbox.supervision import inspection
 from signalbox.supervision.group import GroupState
 from signalbox.supervision.view import NodeView, agents_total, epoch_age_s, lag_records, pools
 from signalbox.telemetry.exposition import Exposition
+from tests.support.registry import Registry
 
 
 class _Broker:
@@ -96,6 +100,9 @@ def test_the_status_has_the_shape_of_the_contract(tmp_path: Path) -> None:
     }  # fmt: skip
     assert status["sensors"] == {"system_health": {"samples": 4}}
     assert status["agents"] == {"total": 10}
+    assert status["registry"] == {"agents": 0, "nodes": 0, "age_s": None}
+    view.registry = _registry({"id": "a_1"})
+    assert view.status()["registry"] == {"agents": 1, "nodes": 1, "age_s": 0.0}
 
 
 def test_a_node_that_runs_has_no_problems(tmp_path: Path) -> None:
@@ -132,17 +139,93 @@ def test_a_restarting_flow_is_not_ready(tmp_path: Path) -> None:
     assert not view.ready()
 
 
+def _serve(tmp_path: Path, *workers: Any, complete: bool = True) -> Any:
+    """Workers that answer with these agents; they end with the returned context."""
+    stack = contextlib.ExitStack()
+    for index, rows in enumerate(workers):
+        answer = {"agents": rows, "complete": complete}
+        path = inspection.socket_path(tmp_path, f"agents-{index}")
+        stack.callback(inspection.serve(path, {"agents": lambda _, answer=answer: answer}).close)
+    return stack
+
+
+def _listed(view: NodeView, where: str = "", *, limit: int = 100) -> dict[str, Any]:
+    query = Query.parse(where) if where else EVERY_AGENT
+    return asyncio.run(view.agents(where=query, prefix="", limit=limit))
+
+
+def _registry(*agents: dict[str, Any]) -> Any:
+    """A feed whose view knows these agents, on nodes that live."""
+    made = Registry()
+    for agent in agents:
+        made.beat(agent.get("node", "n"))
+        made.register(**agent)
+    made.view.complete = True
+    return SimpleNamespace(view=made.view)
+
+
 def test_agents_of_all_workers_are_merged_in_order(tmp_path: Path) -> None:
     """A list over several workers is sorted, and cut at the limit only after merging."""
-    servers = [
-        inspection.serve(inspection.socket_path(tmp_path, f"agents-{index}"), {"agents": lambda _, ids=ids: ids})
-        for index, ids in enumerate([[{"agent_id": "a"}, {"agent_id": "d"}], [{"agent_id": "b"}, {"agent_id": "c"}]])
-    ]
     view = _view(tmp_path, flows={"agents": _Group("agents", [_answer(), _answer()])})
-    rows = asyncio.run(view.agents(prefix="", limit=3))
-    for server in servers:
-        server.close()
-    assert [row["agent_id"] for row in rows] == ["a", "b", "c"]
+    with _serve(tmp_path, [{"agent_id": "a"}, {"agent_id": "d"}], [{"agent_id": "b"}, {"agent_id": "c"}]):
+        answer = _listed(view, limit=3)
+    assert [row["agent_id"] for row in answer["agents"]] == ["a", "b", "c"]
+    assert (answer["silent"], answer["cut"]) == ([], [])
+
+
+def test_each_agent_is_listed_once(tmp_path: Path) -> None:
+    """Of this node's agents the workers tell, registered or not; of other nodes' agents the registry does."""
+    view = _view(tmp_path, flows={"agents": _Group("agents", [_answer()])})
+    view.registry = _registry(
+        {"id": "both", "metadata": {"x": 1}}, {"id": "gone"}, {"id": "there", "node": "m"}, {"id": "twice", "node": "m"}
+    )
+    live = [{"agent_id": one, "status": "paused", "node": "n"} for one in ("both", "plain", "twice")]
+    with _serve(tmp_path, live):
+        rows = {row["agent_id"]: row for row in _listed(view)["agents"]}
+    assert sorted(rows) == ["both", "plain", "there", "twice"]
+    assert (rows["both"]["status"], rows["both"]["metadata"]) == ("paused", {"x": 1})
+    assert (rows["twice"]["node"], rows["there"]["node"], rows["there"]["status"]) == ("n", "m", "running")
+
+
+def test_the_registry_stands_in_for_a_silent_worker(tmp_path: Path) -> None:
+    """What a worker cannot tell, the registry does, and the answer names the worker."""
+    view = _view(tmp_path, flows={"agents": _Group("agents", [_answer(), _answer()])})
+    view.registry = _registry({"id": "a_1"}, {"id": "a_2"})
+    with _serve(tmp_path, [{"agent_id": "a_1", "status": "paused"}]):
+        answer = _listed(view)
+    assert [(row["agent_id"], row["status"]) for row in answer["agents"]] == [("a_1", "paused"), ("a_2", "running")]
+    assert answer["silent"] == ["agents-1"]
+
+
+def test_the_query_reaches_workers_and_registry(tmp_path: Path) -> None:
+    """A worker is asked with the query, the registry answers by it, and a list that was cut short is told."""
+    asked: list[Any] = []
+    view = _view(tmp_path, flows={"agents": _Group("agents", [_answer()])})
+    view.registry = _registry({"id": "x", "node": "m"}, {"id": "y", "node": "o"})
+
+    def answer(params: dict[str, Any]) -> dict[str, Any]:
+        asked.append(params)
+        return {"agents": [], "complete": False}
+
+    with contextlib.closing(inspection.serve(inspection.socket_path(tmp_path, "agents-0"), {"agents": answer})):
+        listed = _listed(view, "node in (m, n)")
+    assert [row["agent_id"] for row in listed["agents"]] == ["x"]
+    assert asked[0]["where"] == {"field": "node", "op": "in", "value": ["m", "n"]}
+    assert listed["cut"] == ["agents-0"]
+
+
+def test_registered_agents_are_counted_by_node_and_status(tmp_path: Path) -> None:
+    """The metric has one series per node and status, and no more than a hundred nodes."""
+    view = _view(tmp_path)
+    view.registry = _registry(
+        *({"id": f"big:{number}", "node": "n"} for number in range(3)),
+        *({"id": f"small:{number}", "node": f"m{number}"} for number in range(120)),
+    )
+    text = view.metrics("")[0].decode()
+    lines = [line for line in text.splitlines() if line.startswith("signalbox_registry_agents{")]
+    assert 'signalbox_registry_agents{node="n",status="running"} 3.0' in lines
+    assert 'signalbox_registry_agents{node="other",status="running"} 21.0' in lines
+    assert len(lines) == 101
 
 
 def test_an_agent_is_found_on_whichever_worker_has_it(tmp_path: Path) -> None:
