@@ -2,6 +2,7 @@
 
 from signalbox.agents.contract import Agent, AgentState, Context, Keyed, Pool, Singleton, on
 from signalbox.agents.directives import (
+    CancelAction,
     CancelTimer,
     Directive,
     Emit,
@@ -19,6 +20,7 @@ from signalbox.routing import data, state
 __all__ = [
     "Agent",
     "AgentState",
+    "CancelAction",
     "CancelTimer",
     "Context",
     "Directive",

@@ -48,7 +48,10 @@ class Singleton:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`size` equal instances, `<agent name>_1` and up. Signals of one subject go to the same member."""
+    """`size` equal instances, `<agent name>_1` and up. Signals of one subject go to the same member.
+
+    A subject that is a member's id means that member.
+    """
 
     size: int
     max: int = 100
@@ -73,6 +76,8 @@ class Context:
     """The app's actions by name."""
     output_bytes: int = 900_000
     """The largest signal that may be emitted, its key included (`limits.output_bytes`)."""
+    signal_bytes: int = 262_144
+    """The largest signal that agents read (`limits.signal_bytes`)."""
     telemetry: bool = True
     """Whether actions are reported before and after (`telemetry.actions`)."""
 

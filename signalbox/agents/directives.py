@@ -32,7 +32,8 @@ class Reply(Directive, frozen=True):
 class RunAction(Directive, frozen=True):
     """Run an action with an effect, even if the process dies in between. The outcome comes back to this very agent.
 
-    It comes as `action.completed` or `action.failed`, with `context` as it is given here.
+    It comes as `action.completed` or `action.failed`, with `context` as it is given here. It is not worked on after
+    `deadline`, nor after that of the signal being handled. A `name` is for `CancelAction`.
     """
 
     action: str
@@ -40,6 +41,16 @@ class RunAction(Directive, frozen=True):
     context: Any = None
     deadline: datetime | None = None
     priority: int = 0
+    name: str | None = None
+
+
+class CancelAction(Directive, frozen=True):
+    """Cancel the actions that this agent asked for under a name and that have not ended: they fail as `cancelled`.
+
+    One that ends meanwhile ends as it does; what it has done to the world is not undone.
+    """
+
+    name: str
 
 
 class Schedule(Directive, frozen=True):

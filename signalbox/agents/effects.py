@@ -13,8 +13,9 @@ import msgspec
 from pydantic import BaseModel
 
 from schemas.control import AgentSpawn
-from schemas.payloads.actions import ActionRequested
+from schemas.payloads.actions import ActionCancel, ActionRequested
 from schemas.signal import Signal, decode, encode
+from signalbox.actions.ledger import CANCEL, REQUESTED
 from signalbox.agents import directives as d
 from signalbox.agents.contract import Pool
 from signalbox.agents.records import Instance, Timer
@@ -37,6 +38,7 @@ class Cause(NamedTuple):
     correlation_id: str | None = None
     traceparent: str | None = None
     subject: str | None = None
+    deadline: datetime | None = None
 
     @classmethod
     def of(cls, signal: Signal[Any]) -> "Cause":
@@ -47,6 +49,7 @@ class Cause(NamedTuple):
             signal.correlationid or signal.id,
             signal.traceparent,
             signal.subject,
+            signal.deadline,
         )
 
 
@@ -102,6 +105,9 @@ class Effects:
                     self._emit(type, data, self.cause.subject or self._subject, None)
                 case d.RunAction():
                     self._request(directive)
+                case d.CancelAction(name=name):
+                    wish = ActionCancel(agent_id=self._instance.agent_id, name=name)
+                    self._emit(CANCEL, wish, self._subject, EFFECTS_TOPIC)
                 case d.Schedule():
                     self._schedule(directive)
                 case d.CancelTimer(timer=timer):
@@ -131,12 +137,13 @@ class Effects:
             action=directive.action,
             params=directive.params or {},
             context=directive.context,
-            deadline=directive.deadline,
+            deadline=min((one for one in (directive.deadline, self.cause.deadline) if one is not None), default=None),
             priority=directive.priority,
+            name=directive.name,
         )
-        self.requested.append(
-            self._emit("action.requested", request, self.cause.subject or self._subject, EFFECTS_TOPIC)
-        )
+        # The wish to cancel it must be read after it, and by the same worker.
+        subject = self._subject if directive.name else self.cause.subject or self._subject
+        self.requested.append(self._emit(REQUESTED, request, subject, EFFECTS_TOPIC))
 
     def _emit(self, type: str, data: Any, subject: str, topic: str | None) -> str:
         if topic is None:

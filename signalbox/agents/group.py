@@ -72,6 +72,7 @@ class AgentGroup(Population):
             monotonic=clock.monotonic,
             actions=plan.actions,
             output_bytes=settings.limits.output_bytes,
+            signal_bytes=settings.limits.signal_bytes,
             telemetry=settings.telemetry.actions,
         )
 

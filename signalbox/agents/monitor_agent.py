@@ -8,12 +8,12 @@ flapping sensor is one alert. Raising is immediate; only calming down is slow.
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from schemas.payloads.alerts import Alert, AlertAck, Reading
-from schemas.payloads.health import SystemHealth
+from schemas.payloads.health import ResourceMetrics, SystemHealth
 from schemas.signal import Signal
 from signalbox.agents.contract import AgentState, Context, Keyed, on
 from signalbox.agents.directives import CancelTimer, Directive, Emit, Schedule, seconds
@@ -40,10 +40,20 @@ class Episode(msgspec.Struct):
     state: str = "raised"
     count: int = 0
     value: float = 0.0
+    threshold: float = 0.0
     calm_since: datetime | None = None
     resolved_at: datetime | None = None
     acknowledged_by: str | None = None
     evidence: list[tuple[datetime, float, str]] = []
+
+
+class Measured(NamedTuple):
+    """A value, and the bounds from which on it is a warning, and critical."""
+
+    metric: str
+    value: float
+    warning: float
+    critical: float
 
 
 class MonitorAgent(FoundationAgent):
@@ -68,15 +78,19 @@ class MonitorAgent(FoundationAgent):
     @on("system.health.*")
     def health(self, state: State, signal: Signal[SystemHealth], context: Context) -> Iterator[Directive]:
         """Compare each metric with its bounds."""
+        low, high = sorted((state.alert_threshold, state.critical_threshold))
         for metric in METRICS:
             value = getattr(signal.data, metric)
-            if value is None:
-                continue
-            severity = _severity(state, value)
-            if severity is not None:
-                yield from self._bad(state, metric, value, severity, signal, context)
-            elif metric in state.episodes:
-                yield from self._calm(state, metric, value, context)
+            yield from self._judge(state, Measured(metric, value, low, high), signal, context)
+
+    @on("system.resources.metrics")
+    def resources(self, state: State, signal: Signal[ResourceMetrics], context: Context) -> Iterator[Directive]:
+        """Compare what is in use of each resource with the node's bound for resources."""
+        for level in signal.data.levels:
+            # What is used up is critical only where somebody has to wait for it.
+            value = max(1.0, level.ratio) if level.level == "critical" else min(level.ratio, 0.999)
+            measured = Measured(level.resource, value, signal.data.alert_threshold, 1.0)
+            yield from self._judge(state, measured, signal, context)
 
     @on("monitor.check")
     def check(self, state: State, signal: Signal[dict[str, Any]], context: Context) -> Iterator[Directive]:
@@ -113,9 +127,15 @@ class MonitorAgent(FoundationAgent):
                 episode.acknowledged_by = ack.by
                 yield self._tell(state, metric, episode, "acknowledged", context)
 
-    def _bad(  # noqa: PLR0917 - one reading and where it came from
-        self, state: State, metric: str, value: float, severity: str, signal: Signal[Any], context: Context
-    ) -> Iterator[Directive]:
+    def _judge(self, state: State, measured: Measured, signal: Signal[Any], context: Context) -> Iterator[Directive]:
+        if measured.value >= measured.warning:
+            yield from self._bad(state, measured, signal, context)
+        elif measured.metric in state.episodes:
+            yield from self._calm(state, measured, context)
+
+    def _bad(self, state: State, measured: Measured, signal: Signal[Any], context: Context) -> Iterator[Directive]:
+        metric = measured.metric
+        severity = "critical" if measured.value >= measured.critical else "warning"
         episode = state.episodes.get(metric)
         news: str | None = None
         if episode is None:
@@ -135,16 +155,18 @@ class MonitorAgent(FoundationAgent):
             episode.severity = severity
             news = news or "escalated"
         episode.count += 1
-        _note(episode, context.now, value, signal.id)
+        episode.threshold = measured.critical if severity == "critical" else measured.warning
+        _note(episode, context.now, measured.value, signal.id)
         if news is not None:
             yield self._tell(state, metric, episode, news, context)
 
-    def _calm(self, state: State, metric: str, value: float, context: Context) -> Iterator[Directive]:
+    def _calm(self, state: State, measured: Measured, context: Context) -> Iterator[Directive]:
+        metric = measured.metric
         episode = state.episodes[metric]
         if episode.resolved_at is not None:
             return
-        episode.value = value
-        if value >= min(state.alert_threshold, state.critical_threshold) - MARGIN:
+        episode.value, episode.threshold = measured.value, measured.warning
+        if measured.value >= measured.warning - MARGIN:
             if episode.calm_since is not None:
                 episode.calm_since = None
                 yield CancelTimer(f"check.{metric}")
@@ -155,8 +177,7 @@ class MonitorAgent(FoundationAgent):
     def _tell(self, state: State, metric: str, episode: Episode, news: str, context: Context) -> Emit:
         episode.state = news
         state.alerts_sent += 1
-        bounds = sorted((state.alert_threshold, state.critical_threshold))
-        threshold = bounds[1] if episode.value >= bounds[1] else bounds[0]
+        threshold = episode.threshold
         alert = Alert(
             alert_id=episode.alert_id,
             dedup_key=_dedup_key(context.agent_id, metric),
@@ -174,12 +195,6 @@ class MonitorAgent(FoundationAgent):
             acknowledged_by=episode.acknowledged_by,
         )
         return Emit(f"alert.{news}", alert)
-
-
-def _severity(state: MonitorAgent.State, value: float) -> str | None:
-    if value >= state.critical_threshold:
-        return "critical"
-    return "warning" if value >= state.alert_threshold else None
 
 
 def _dedup_key(agent_id: str, metric: str) -> str:

@@ -71,6 +71,7 @@ class Kind:
         self.groups: dict[str | None, str] = {}
         """Key groups of keyed instances by subject, as far as remembered; look here before calling `place`."""
         self._members = [(member, str(key_group(member))) for member in self.declared()]
+        self._named = {place[0]: place for place in self._members}
         self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
         self.reread = not _is_flat(self.state_type)
@@ -99,6 +100,8 @@ class Kind:
         if self._members:
             if len(self._members) == 1:
                 return self._members[0]
+            if subject is not None and (named := self._named.get(subject)):
+                return named
             return self._members[stable_hash(subject or fallback) % len(self._members)]
         if subject is None:
             return None

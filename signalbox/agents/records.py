@@ -80,20 +80,25 @@ class Instance:
         self.ended = False
         """Whether it was stopped or evicted; nothing is delivered to it any more."""
         self.paused = False
-        self.pending: frozenset[str] = frozenset()
+        self.pending: set[str] | None = None
         """Actions that were asked for and have not ended, by the ids of their instructions."""
         self.held: Sequence[Held] = NONE_HELD
         """Signals that came while it was paused, oldest first."""
 
     def await_outcomes(self, instructions: Iterable[str]) -> None:
         """Let the outcomes of these actions in when they come."""
-        self.pending = self.pending.union(instructions)
+        for instruction in instructions:
+            if self.pending is None:  # as for most agents at most times
+                self.pending = set()
+            self.pending.add(instruction)
 
     def takes_outcome(self, instruction: str) -> bool:
         """Whether an action's outcome is awaited; from then on it no longer is."""
-        awaited = instruction in self.pending
-        self.pending -= {instruction}
-        return awaited
+        if self.pending is None or instruction not in self.pending:
+            return False
+        self.pending.remove(instruction)
+        self.pending = self.pending or None
+        return True
 
     def set_timer(self, name: str, timer: Timer | None) -> None:
         """Keep a timer, or forget the one of this name."""
@@ -157,7 +162,7 @@ def save(instance: Instance) -> bytes:
             instance.timers,
             instance.paused,
             instance.held,
-            tuple(instance.pending),
+            tuple(instance.pending or ()),
         )
     )
 
@@ -179,5 +184,5 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
     instance = Instance(agent_id, kind, state, saved.seen_ms)
     instance.processed, instance.errors = saved.processed, saved.errors
     instance.timers, instance.paused, instance.held = saved.timers or _NO_TIMERS, saved.paused, saved.held or NONE_HELD
-    instance.pending = frozenset(saved.pending)
+    instance.await_outcomes(saved.pending)
     return instance

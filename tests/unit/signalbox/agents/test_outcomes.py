@@ -69,6 +69,7 @@ def _instruction(shop: Shop) -> str:
         "context": {"order": "o1"},
         "deadline": None,
         "priority": 0,
+        "name": None,
     }
     assert (signal.type, signal.subject) == ("action.requested", "s")
     return request.id

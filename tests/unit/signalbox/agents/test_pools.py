@@ -13,6 +13,7 @@ from signalbox.agents.plan import Plan
 from signalbox.app import App
 from signalbox.config import Settings
 from signalbox.errors import ConfigError
+from signalbox.ids import key_group
 from signalbox.testing import Harness
 from tests.unit.signalbox.agents.examples import harness_of
 
@@ -70,6 +71,16 @@ def test_signals_without_a_subject_spread_over_the_pool() -> None:
     tally = Tally(place[0] for number in range(4000) if (place := kind.place(None, f"id-{number}")))
     assert set(tally) == set(kind.declared())
     assert max(tally.values()) < 1.2 * min(tally.values())
+
+
+def test_a_members_id_as_the_subject_means_that_member() -> None:
+    """A signal about a member of the pool reaches that very member; any other subject is placed by its hash."""
+    (kind,) = _plan(4).kinds
+    places = {member: kind.place(member, "id") for member in kind.declared()}
+    assert places == {member: (member, str(key_group(member))) for member in kind.declared()}
+    beyond = kind.place("worker_5", "id")
+    assert beyond is not None
+    assert beyond[0] in kind.declared()
 
 
 def test_declared_agents_are_there_from_the_start() -> None:

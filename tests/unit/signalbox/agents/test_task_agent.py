@@ -98,7 +98,7 @@ def test_a_task_is_done_and_answered() -> None:
 @pytest.mark.parametrize(
     ("action_name", "params", "type", "message", "attempts"),
     [
-        ("nonsense", {}, "unknown_action", "there are: echo, fail, give", 0),
+        ("nonsense", {}, "unknown_action", "there is no action 'nonsense'; there are: ", 0),
         ("give", {"count": "many"}, "invalid_params", "count: ", 0),
         ("fail", {"value": "refused"}, "busy", "not now", 1),
         ("fail", {"value": "nameless"}, "ActionError", "x", 1),
@@ -106,10 +106,10 @@ def test_a_task_is_done_and_answered() -> None:
         ("fail", {"value": "value"}, "ValueError", "wrong", 1),
         ("fail", {"value": "exit"}, "SystemExit", "1", 1),
         ("fail", {"value": "mute"}, "_Mute", "no readable message", 1),
-        ("give", {"value": "object"}, "PydanticSerializationError", "object", 1),
+        ("give", {"value": "object"}, "invalid_result", "object", 1),
         ("give", {"value": "surrogate"}, "UnicodeEncodeError", "surrogates", 1),
-        ("give", {"value": "deep"}, "ValueError", "", 1),
-        ("give", {"value": "bytes"}, "UnicodeDecodeError", "utf-8", 1),
+        ("give", {"value": "deep"}, "invalid_result", "", 1),
+        ("give", {"value": "bytes"}, "invalid_result", "utf-8", 1),
         ("give", {"value": "large"}, "result_too_large", "limits.output_bytes", 1),
     ],
 )
