@@ -1,14 +1,14 @@
 """Appends to the topic `effects` from the executor, and tells when the broker has each record."""
 
 import threading
-from concurrent.futures import Future
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.kafka.client import producer_config
 from schemas.signal import HEADER_PREFIX, Signal, encode
-from signalbox.config import KafkaSettings
+from signalbox.config import EFFECTS_TOPIC, KafkaSettings
 
 _POLL_S = 0.1
 #: What is not acknowledged by then is found on the topic, or not, by the next start.
@@ -18,9 +18,8 @@ _CLOSE_TIMEOUT_S = 2.0
 class KafkaJournal:
     """See `signalbox.actions.executor.Journal`. Any thread may append."""
 
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._topic = topic
         self._producer: Producer | None = None
         self._closed = threading.Event()
 
@@ -30,27 +29,29 @@ class KafkaJournal:
         self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0}))
         threading.Thread(target=self._tell, args=(self._producer,), name="journal", daemon=True).start()
 
-    def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
-        """Write a signal to a partition; the future is done when the broker has it, or refused it."""
-        done: Future[None] = Future()
+    def append(self, partition: int, signal: Signal[Any], acknowledged: Callable[[BaseException | None], None]) -> None:
+        """Write to a partition of `effects`; `acknowledged` hears None when the broker has it, else why not."""
 
         def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(KafkaException(error))
+            acknowledged(None if error is None else KafkaException(error))
 
+        self._produce(EFFECTS_TOPIC, signal, partition=partition, on_delivery=delivered)
+
+    def announce(self, topic: str, signal: Signal[Any]) -> None:
+        """Write to another topic, where nothing depends on it."""
+        self._produce(topic, signal)
+
+    def _produce(self, topic: str, signal: Signal[Any], **options: Any) -> None:
         headers: list[tuple[str, str | bytes | None]] = [
             (f"{HEADER_PREFIX}id", signal.id),
             (f"{HEADER_PREFIX}type", signal.type),
         ]
         assert self._producer is not None, "connected before anything is read that could be journaled"
+        name = self._settings.topic_prefix + topic
         while True:
             try:
-                self._producer.produce(
-                    self._topic, encode(signal), signal.key, partition=partition, headers=headers, on_delivery=delivered
-                )
-                return done
+                self._producer.produce(name, encode(signal), signal.key, headers=headers, **options)
+                return
             except BufferError:
                 self._closed.wait(_POLL_S)
 

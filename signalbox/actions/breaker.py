@@ -21,10 +21,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """When the breaker of a dependency opens, and how it closes again. Actions that name the same one share it."""
+    """When the breaker of a dependency opens, and how it closes again."""
 
-    name: str
-    """The dependency, such as a host."""
     window: int = 20
     """So many of the latest calls are looked at."""
     min_calls: int = 5
@@ -56,8 +54,17 @@ class CircuitBreaker:
     from before the breaker opened cannot close it.
     """
 
-    def __init__(self, policy: Breaker, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        policy: Breaker,
+        monotonic: Callable[[], float],
+        changed: Callable[[str, State, State], None] = lambda name, before, after: None,
+    ) -> None:
+        """`changed` is called with the name, the state before and the one after; it must not raise or wait."""
+        self.name = name
         self.policy = policy
+        self._changed = changed
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._state = State.CLOSED
@@ -82,12 +89,12 @@ class CircuitBreaker:
             if self._state is State.OPEN:
                 left_s = self._opened_s + self.policy.open_s - self._monotonic()
                 if left_s > 0:
-                    raise BreakerOpen(self.policy.name, left_s)
+                    raise BreakerOpen(self.name, left_s)
                 self._become(State.HALF_OPEN)
             if self._state is State.HALF_OPEN:
                 if not self._probes_left:
                     # The probes may end at any moment.
-                    raise BreakerOpen(self.policy.name, self.policy.open_s / 10)
+                    raise BreakerOpen(self.name, self.policy.open_s / 10)
                 self._probes_left -= 1
             return self._generation
 
@@ -116,10 +123,11 @@ class CircuitBreaker:
                 self._become(State.CLOSED)
 
     def _become(self, state: State) -> None:
-        self._state = state
+        before, self._state = self._state, state
         self._generation += 1
         self._latest.clear()
         self._probes_succeeded = 0
         self._probes_left = self.policy.probes if state is State.HALF_OPEN else 0
         if state is State.OPEN:
             self._opened_s = self._monotonic()
+        self._changed(self.name, before, state)

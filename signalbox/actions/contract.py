@@ -1,4 +1,4 @@
-"""The contract of an action: a named function with a pydantic model in, and JSON values or a model out.
+"""The contract of an action: a named function with a pydantic model in, and a validated result out.
 
 An action with an effect may wait, fail and be tried again; it runs beside the dataflow (`signalbox.actions.executor`).
 A pure one (`effect=False`) only computes; it runs within its agent's handler.
@@ -6,24 +6,34 @@ A pure one (`effect=False`) only computes; it runs within its agent's handler.
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias, get_type_hints
+from typing import Any, Literal, Protocol, TypeAlias, get_type_hints
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from signalbox.actions.breaker import Breaker
-from signalbox.actions.retry import NO_RETRY, Retry
+from schemas.payloads.base import ErrorInfo
+from signalbox.actions.dependency import Dependency
+from signalbox.actions.retry import NO_RETRY, ActionError, Retry
+from signalbox.actions.services import Services
 from signalbox.errors import ConfigError
 
-_to_json_values = TypeAdapter(Any).dump_python
 Function: TypeAlias = Callable[..., Any]
+OnUnknown: TypeAlias = Literal["rerun", "reconcile", "compensate", "fail"]
+
+
+class Call(Protocol):
+    """Runs another action as a step of this one; see `ActionContext.call`."""
+
+    async def __call__(self, action: str, params: Mapping[str, Any], *, key: str, cleanup: bool = False) -> Any:
+        """Run it, or give what the step came to before the process ended in the middle of this action."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionContext:
-    """What an action with an effect may know besides its parameters."""
+    """What an action with an effect may know and use besides its parameters."""
 
     idempotency_key: str
     """The same for every attempt, before and after a crash: hand it on, so that the other side can tell a repeat."""
@@ -33,25 +43,57 @@ class ActionContext:
     deadline: datetime | None
     correlation_id: str | None
     log: logging.LoggerAdapter[logging.Logger]
+    services: Services
+    """What the actions of a worker process share."""
+    call: Call
+    """`await context.call("charge", {...}, key="charge")` runs another action as a step of this one, in an `async def`.
+
+    How a step ended is journaled under its key before this returns, so a repeat of this action gets it from there and
+    does not run the step again. A step has its own idempotency key, timeout and breaker. Its retry policy holds unless
+    this action has one itself: attempts must not multiply. A step that fails raises `ActionError` with its type. With
+    `cleanup` it is run even when the deadline has passed or the action was cancelled.
+    """
+    heartbeat: Callable[[], None] = lambda: None
+    """Say that it still goes on: for `heartbeat_s`, and so that tokens from pools are not lost. Any thread may."""
+
+    def now(self) -> datetime:
+        """The time, in UTC, by the clock that the deadline is read against."""
+        return self.services.clock.now()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """A function with its name, the model of its parameters, and how it is to be run."""
+    """A function with its name, the model of its parameters, and how it is to be run. Made by `action`."""
 
     name: str
     description: str
     params: type[BaseModel]
     run: Function
+    result: TypeAdapter[Any]
+    """What the function's return annotation says; a result that does not fit is an error of the action."""
     effect: bool = True
     """Whether it does more than compute."""
     timeout_s: float | None = None
     """Longest that one attempt may take."""
+    heartbeat_s: float | None = None
+    """Longest that an attempt may go without `ActionContext.heartbeat`."""
     retry: Retry = NO_RETRY
     limit: int | None = None
     """Most that run at once in one worker process."""
-    breaker: Breaker | None = None
-    """The circuit breaker of what it depends on."""
+    uses: Dependency | Callable[[Any], Dependency] | None = None
+    """What it depends on, or a function that tells this from the validated parameters."""
+    resources: Mapping[str, int] = field(default_factory=dict)
+    """Tokens that each attempt takes from the pools of `resources.pools`, by the pool's name."""
+    on_unknown: OnUnknown = "rerun"
+    """What happens when the process ended in the middle of it, and nobody knows how far it came."""
+    reconcile: Function | None = None
+    """Finds out what became of it: gives the result, or None if it has to be run."""
+    compensation: Function | None = None
+    """Undoes it; takes what the action takes, and must accept that there is nothing to undo."""
+    fallback: Callable[[Any, ErrorInfo], Any] | None = None
+    """Gives a result in place of an error that may pass but did not in time; None lets the error stand."""
+    ends_itself: bool = False
+    """Whether a deadline or a cancellation does not end it, but its steps, so that it can clean up behind itself."""
     wants_context: bool = False
 
     @property
@@ -63,7 +105,7 @@ class Action:
         """Validate and run a pure action; see `validated` and `perform` for what they raise."""
         return self.perform(self.validated(params))
 
-    def validated(self, params: dict[str, Any]) -> BaseModel:
+    def validated(self, params: Mapping[str, Any]) -> BaseModel:
         """The parameters as the function wants them.
 
         Raises:
@@ -75,23 +117,31 @@ class Action:
         """Run a pure action with validated parameters, and give the result as JSON values.
 
         Raises:
-            ActionError: the action refused.
-            Exception: the action raised it, or its result has no JSON form.
+            ActionError: the action refused, or its result does not fit.
+            Exception: the action raised it.
         """
-        return json_values(self.run(params))
+        return self.json_values(self.run(params))
 
-    def call(self, params: BaseModel, context: ActionContext) -> Awaitable[Any] | Any:
-        """Begin one attempt: the result, or of an `async def` the coroutine."""
-        return self.run(params, context) if self.wants_context else self.run(params)
+    def json_values(self, result: Any) -> Any:
+        """A result, checked against the return annotation, as JSON values.
 
+        Raises:
+            ActionError: it does not fit, or has no JSON form.
+        """
+        try:
+            return self.result.dump_python(self.result.validate_python(result), mode="json", warnings="error")
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(("result", *(str(part) for part in first["loc"])))
+            msg = f"{place}: {first['msg']}"
+            raise ActionError(msg, type="invalid_result") from None
+        except ValueError as error:  # pydantic's own error for what it cannot write is one, too
+            msg = f"the result has no JSON form: {error}"
+            raise ActionError(msg, type="invalid_result") from None
 
-def json_values(result: Any) -> Any:
-    """A result as JSON values.
-
-    Raises:
-        ValueError: it has no JSON form.
-    """
-    return _to_json_values(result, mode="json")
+    def dependency(self, params: BaseModel) -> Dependency | None:
+        """What a call with these parameters depends on."""
+        return self.uses(params) if callable(self.uses) else self.uses
 
 
 def action(
@@ -99,40 +149,76 @@ def action(
     *,
     effect: bool = True,
     timeout_s: float | None = None,
+    heartbeat_s: float | None = None,
     retry: Retry = NO_RETRY,
     limit: int | None = None,
-    breaker: Breaker | None = None,
+    uses: Dependency | Callable[[Any], Dependency] | None = None,
+    resources: Mapping[str, int] | None = None,
+    on_unknown: OnUnknown = "rerun",
+    reconcile: Function | None = None,
+    compensation: Function | None = None,
+    fallback: Callable[[Any, ErrorInfo], Any] | None = None,
+    ends_itself: bool = False,
 ) -> Callable[[Function], Action]:
     """Make an action of a function whose first parameter is annotated with a pydantic model.
 
-    A second parameter gets the `ActionContext`. Without `effect` the function has to be a plain `def` that computes.
+    A second parameter gets the `ActionContext`; `reconcile` and `compensation` are functions of the same form, and
+    `fallback` takes the parameters and the error. Without `effect` the function has to be a plain `def` that computes.
     """
 
     def make(function: Function) -> Action:
-        hints = get_type_hints(function)
-        parameters = list(inspect.signature(function).parameters)
-        model = hints.get(parameters[0]) if parameters else None
-        wants_context = len(parameters) == 2 and effect and hints.get(parameters[1]) is ActionContext
-        if not (isinstance(model, type) and issubclass(model, BaseModel) and len(parameters) == 1 + wants_context):
-            msg = f"the action {function.__name__!r} needs one parameter, annotated with a pydantic model"
-            raise ConfigError(
-                msg, hint="write def my_action(params: MyParams) -> ..., and context: ActionContext second if need be"
-            )
+        params, result, wants_context = _signature(function, effect)
         if not effect and inspect.iscoroutinefunction(function):
             msg = f"the action {function.__name__!r} is an async def, and effect=False"
             raise ConfigError(msg, hint="leave effect=False out: what waits runs beside the dataflow")
-        description = (inspect.getdoc(function) or "").partition("\n")[0]
+        for policy, helper in (("reconcile", reconcile), ("compensate", compensation)):
+            if on_unknown == policy and helper is None:
+                msg = f"the action {function.__name__!r} has on_unknown={policy!r}, and nothing that does it"
+                raise ConfigError(
+                    msg, hint="give it reconcile=... or compensation=..., an async def or def like itself"
+                )
         return Action(
-            name or function.__name__,
-            description,
-            model,
-            function,
+            name=name or function.__name__,
+            description=(inspect.getdoc(function) or "").partition("\n")[0],
+            params=params,
+            run=function,
+            result=result,
             effect=effect,
             timeout_s=timeout_s,
+            heartbeat_s=heartbeat_s,
             retry=retry,
             limit=limit,
-            breaker=breaker,
+            uses=uses,
+            resources=resources or {},
+            on_unknown=on_unknown,
+            reconcile=reconcile,
+            compensation=compensation,
+            fallback=fallback,
+            ends_itself=ends_itself,
             wants_context=wants_context,
         )
 
     return make
+
+
+def takes_context(function: Function) -> bool:
+    """Whether a function's second parameter gets the `ActionContext`."""
+    return len(inspect.signature(function).parameters) == 2
+
+
+def _signature(function: Function, effect: bool) -> tuple[type[BaseModel], TypeAdapter[Any], bool]:
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)
+    model = hints.get(parameters[0]) if parameters else None
+    wants_context = len(parameters) == 2 and effect and hints.get(parameters[1]) is ActionContext
+    if not (isinstance(model, type) and issubclass(model, BaseModel) and len(parameters) == 1 + wants_context):
+        msg = f"the action {function.__name__!r} needs one parameter, annotated with a pydantic model"
+        raise ConfigError(
+            msg, hint="write def my_action(params: MyParams) -> ..., and context: ActionContext second if need be"
+        )
+    annotation = hints.get("return", Any)
+    try:
+        return model, TypeAdapter(annotation), wants_context
+    except PydanticSchemaGenerationError:
+        msg = f"the action {function.__name__!r} returns {annotation}, which has no JSON form"
+        raise ConfigError(msg, hint="return a pydantic model, or JSON values") from None

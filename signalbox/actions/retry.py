@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 
 class ActionError(Exception):
@@ -11,15 +12,23 @@ class ActionError(Exception):
         type: a short, stable word for the caller.
         retryable: whether the same call may succeed later.
         retry_after_s: how long the other side asked to wait before that.
+        details: what else there is to tell, as JSON values.
     """
 
     def __init__(
-        self, message: str, *, type: str = "refused", retryable: bool = False, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        type: str = "refused",
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+        details: Any = None,
     ) -> None:
         super().__init__(message)
         self.type = type
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.details = details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,9 @@ class BreakerMachine(RuleBasedStateMachine):
         probes=st.integers(1, 3),
     )
     def begin(self, window: int, min_calls: int, ratio: float, probes: int) -> None:
-        self.policy = Breaker("bank", window, min_calls, ratio, 5.0, probes)
+        self.policy = Breaker(window, min_calls, ratio, 5.0, probes)
         self.now = 0.0
-        self.breaker = CircuitBreaker(self.policy, lambda: self.now)
+        self.breaker = CircuitBreaker("bank", self.policy, lambda: self.now)
         self.state, self.generation, self.opened = State.CLOSED, 0, 0.0
         self.calls: list[tuple[int, int]] = []
         self.results: list[bool] = []
@@ -88,7 +88,7 @@ TestBreakerMachine.settings = settings(max_examples=200, stateful_step_count=40,
 
 def _opened(probes: int = 3) -> tuple[CircuitBreaker, list[float]]:
     now = [0.0]
-    breaker = CircuitBreaker(Breaker("bank", min_calls=2, probes=probes), lambda: now[0])
+    breaker = CircuitBreaker("bank", Breaker(min_calls=2, probes=probes), lambda: now[0])
     for _ in range(2):
         breaker.record(breaker.admit(), ok=False)
     assert breaker.state is State.OPEN
@@ -126,7 +126,7 @@ def test_exactly_so_many_probes_pass_however_many_threads_ask() -> None:
 
 def test_calls_do_not_wait_for_each_other() -> None:
     """No lock is held during a call: eight threads are inside at the same time."""
-    breaker = CircuitBreaker(Breaker("bank"), lambda: 0.0)
+    breaker = CircuitBreaker("bank", Breaker(), lambda: 0.0)
     inside = threading.Barrier(8, timeout=5)
 
     def call() -> None:

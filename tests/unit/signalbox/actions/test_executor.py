@@ -3,90 +3,15 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
-from schemas.payloads.actions import ActionRequested
-from schemas.signal import Signal, decode, encode
-from signalbox.actions import Action, ActionContext, ActionError, Breaker, Retry, action
-from signalbox.actions.executor import Executor
-from signalbox.actions.ledger import Instruction
+from signalbox.actions import Action, ActionContext, ActionError, Breaker, Dependency, Retry, action
 from signalbox.clock import SystemClock
-from signalbox.config import ActionSettings
 from signalbox.errors import ConfigError
+from tests.support.action_bench import Bench, MakeBench, Params
 from tests.support.eventually import eventually
-
-
-class Params(BaseModel):
-    """Any number."""
-
-    value: int = 0
-
-
-class MemoryJournal:
-    """Keeps what was appended."""
-
-    def __init__(self) -> None:
-        self.records: list[Signal[Any]] = []
-        self.closed = False
-
-    def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
-        self.records.append(decode(encode(signal)))
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
-
-    def close(self) -> None:
-        self.closed = True
-
-    def outcomes(self) -> dict[str, dict[str, Any]]:
-        return {
-            one.data["instruction_id"]: {"type": one.type, **one.data}
-            for one in self.records
-            if one.type != "action.attempted"
-        }
-
-
-class Bench:
-    """An executor with some actions."""
-
-    def __init__(self, *actions: Action, **settings: Any) -> None:
-        self.journal = MemoryJournal()
-        self.executor = Executor(
-            {one.name: one for one in actions}, self.journal, ActionSettings(**settings), SystemClock()
-        )
-        self._count = 0
-
-    def start(self, name: str, *, attempts: int = 0, restarts: int = 0, **request: Any) -> str:
-        self._count += 1
-        asked = ActionRequested(agent_id="a", action=name, **{"params": {"value": self._count}, **request})
-        instruction = Instruction(f"i{self._count}", 0, self._count, "s", None, None, asked, attempts, restarts)
-        self.executor.start(instruction)
-        return instruction.id
-
-    def outcome(self, id: str) -> dict[str, Any]:
-        return eventually(lambda: self.journal.outcomes().get(id), timeout_s=10)
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
-
-    def make(*actions: Action, **settings: Any) -> Bench:
-        made.append(Bench(*actions, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.executor.stop(0)
-
-
-MakeBench = Callable[..., Bench]
 
 
 @action()
@@ -179,7 +104,7 @@ def test_results_that_cannot_be_sent_fail_the_action(bench: MakeBench) -> None:
         return "x" * 2000
 
     made = bench(strange, large, result_bytes=1000)
-    assert made.outcome(made.start("strange"))["error"]["type"] == "PydanticSerializationError"
+    assert made.outcome(made.start("strange"))["error"]["type"] == "invalid_result"
     assert made.outcome(made.start("large"))["error"]["type"] == "result_too_large"
 
 
@@ -227,9 +152,9 @@ def test_attempts_are_written_down_before_they_begin(bench: MakeBench) -> None:
 def test_an_instruction_that_outlived_its_process_is_attempted_again_within_bounds(bench: MakeBench) -> None:
     """A restart is an attempt of its own; one too many gives the instruction up without another call."""
     made = bench(double, max_restarts=2)
-    assert made.outcome(made.start("double", attempts=1, restarts=1))["attempts"] == 2
+    assert made.outcome(made.start("double", recovered=True, restarts=1))["attempts"] == 2
     assert made.journal.records[0].data["reason"] == "restart"
-    poisoned = made.outcome(made.start("double", attempts=3, restarts=2))
+    poisoned = made.outcome(made.start("double", recovered=True, attempts=3, restarts=2))
     assert (poisoned["error"]["type"], poisoned["attempts"]) == ("poisoned", 3)
 
 
@@ -267,7 +192,6 @@ def test_limits_hold_and_the_urgent_go_first(bench: MakeBench) -> None:
     assert not made.executor.is_full()
     ids += [made.start("wide") for _ in range(3)]
     assert made.executor.is_full()
-    assert made.executor._loop is not None
     made.executor._loop.call_soon_threadsafe(gate.set)
     for id in ids:
         made.outcome(id)
@@ -300,7 +224,10 @@ def test_a_failing_dependency_is_left_alone_and_everything_ends_well(bench: Make
     calls: list[float] = []
     back = threading.Event()
 
-    @action(retry=Retry(max_attempts=50, first_s=0.001, max_s=0.01), breaker=Breaker("bank", open_s=0.1, probes=2))
+    @action(
+        retry=Retry(max_attempts=50, first_s=0.001, max_s=0.01),
+        uses=Dependency("bank", breaker=Breaker(open_s=0.1, probes=2)),
+    )
     async def pay(params: Params) -> str:
         """Works when the bank is back."""
         calls.append(time.monotonic())
@@ -323,7 +250,7 @@ def test_who_does_not_try_again_is_told_at_once(bench: MakeBench) -> None:
     """Without a retry policy an open breaker is an error that may pass, after no further call."""
     calls: list[int] = []
 
-    @action(breaker=Breaker("bank", min_calls=2, open_s=60))
+    @action(uses=Dependency("bank", breaker=Breaker(min_calls=2, open_s=60)))
     async def pay(params: Params) -> None:
         """Never works."""
         calls.append(params.value)
@@ -340,7 +267,7 @@ def test_who_does_not_try_again_is_told_at_once(bench: MakeBench) -> None:
 def test_a_definite_answer_does_not_open_a_breaker(bench: MakeBench) -> None:
     """A refusal that will not pass shows that the dependency works."""
 
-    @action(breaker=Breaker("bank", min_calls=2))
+    @action(uses=Dependency("bank", breaker=Breaker(min_calls=2)))
     async def pay(params: Params) -> None:
         """Too poor."""
         msg = "no"
@@ -351,14 +278,14 @@ def test_a_definite_answer_does_not_open_a_breaker(bench: MakeBench) -> None:
     assert made.executor.breakers["bank"].state == "closed"
 
 
-def test_one_breaker_has_one_description() -> None:
-    """Two actions that describe the breaker of one dependency differently are a configuration error."""
+def test_one_dependency_has_one_description() -> None:
+    """Two actions that describe one dependency differently are a configuration error."""
 
-    @action(breaker=Breaker("bank", probes=1))
+    @action(uses=Dependency("bank", limit=1))
     async def one(params: Params) -> None:
         """One."""
 
-    @action(breaker=Breaker("bank", probes=2))
+    @action(uses=Dependency("bank", limit=2))
     async def other(params: Params) -> None:
         """Other."""
 
