@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signalbox.cli.base import session
+from signalbox.cli.demo_outage import Outage, show_outage
 from signalbox.cli.session import SOURCE, Session
 from signalbox.errors import DeadlineExceeded, SignalboxError
 
@@ -57,7 +58,7 @@ def demo(
     ] = 8.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides when the worker is killed.")] = 7,
 ) -> None:
-    """Show the system at work on this machine: sensors, tasks, a killed worker, alerts. Ends by itself."""
+    """Show the system at work on this machine: sensors, tasks, a killed worker, alerts, an outage. Ends by itself."""
     state = session(ctx)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="signalbox-demo-", ignore_cleanup_errors=True) as folder:
@@ -72,8 +73,9 @@ def demo(
                 _await_answers(seen)
                 _show_bad_input(kafka, seen)
                 _show_alerts(seen)
+            outage = show_outage(kafka, _say)
         _say("node drained and stopped; nothing is left running")
-    _summarise(state, seen, killed, time.monotonic() - began)
+    _summarise(state, seen, outage, killed, time.monotonic() - began)
 
 
 @contextlib.contextmanager
@@ -83,6 +85,7 @@ def _node(data_dir: Path) -> Iterator[str]:
         "sensors.system_health.interval_s": "1",
         "agents.monitor_agent.state.alert_threshold": str(_ALERT_THRESHOLD),
         "log.console": "false",
+        "actions.http.allow_private": "true",  # the service that it calls is on this machine
     }
     command = [sys.executable, "-m", "signalbox.cli", "--profile", "dev", "--data-dir", str(data_dir)]
     for name, value in settings.items():
@@ -223,7 +226,7 @@ def _show_alerts(seen: Seen) -> None:
         _say(f"alert: {alert.type} {alert.data['severity']}: {alert.data['message']}")
 
 
-def _summarise(state: Session, seen: Seen, killed: int, took_s: float) -> None:
+def _summarise(state: Session, seen: Seen, outage: Outage, killed: int, took_s: float) -> None:
     duplicated = sum(count - 1 for count in seen.answers.values())
     summary = {
         "readings": len(seen.readings),
@@ -234,6 +237,9 @@ def _summarise(state: Session, seen: Seen, killed: int, took_s: float) -> None:
         "workers_killed": int(killed > 0),
         "alerts": len(seen.alerts),
         "dead_letters": len(seen.dead_letters),
+        "calls": len(outage.answers),
+        "calls_retried": outage.retried,
+        "fallbacks": outage.fallbacks,
         "seconds": round(took_s, 1),
     }
     state.output().record(summary)
