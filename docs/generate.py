@@ -40,7 +40,8 @@ _TOPIC_USES = {
     "telemetry": "What agents tell about themselves: actions before and after, errors.",
     "control": "Commands to agents, from anyone; also the audit log of those commands. The agents' input.",
     "effects": "Actions with effects: asked for, tried again, and how they ended. Read back if the app has such.",
-    "registry": "Which agents there are, by id. Compacted: the latest record of an id is the valid one.",
+    "registry": "Which agents there are, by id, and which nodes, by `node/<name>`. Compacted: the latest record of a"
+    " key is the valid one. Read back if an agent listens to it, as the coordinator does.",
     "dead-letters": "Records that could not be handled, with reason, origin and bytes. Takes records of up to 4 MB.",
 }
 
@@ -197,7 +198,8 @@ def _setting_rows(group: type[BaseModel], prefix: str) -> Iterator[tuple[str, ..
     texts, types = _attribute_docstrings(group), _types(group)
     for name, field in group.model_fields.items():
         if (inner := _model_in(field)) is not None:
-            yield from _setting_rows(inner, f"{prefix}.{name}")
+            named = "" if field.annotation is inner else ".<name>"
+            yield from _setting_rows(inner, f"{prefix}.{name}{named}")
             continue
         full_name = f"{prefix}.{name}"
         default = _COMPUTED_DEFAULTS.get(full_name) or _plain(field.get_default(call_default_factory=True))

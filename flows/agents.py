@@ -25,6 +25,7 @@ from flows.operators import GroupLogic, Inputs, Placed, Runtime
 from signalbox import plugins
 from signalbox.actions.executor import Executor
 from signalbox.actions.ledger import Ledger
+from signalbox.actions.services import Services
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.clock import SystemClock
@@ -33,7 +34,7 @@ from signalbox.routing import Pattern, Router
 
 NAME = "agents"
 #: Topics that agents write and may also listen to.
-_READ_BACK = ("alerts", "scaling")
+_READ_BACK = ("alerts", "scaling", "registry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class AgentsFlow:
     """Set it, and the flow saves everything and ends."""
 
 
-def build(settings: Settings) -> AgentsFlow:
-    """Wire the flow.
+def build(settings: Settings, *, workers: int = 1, index: int = 0) -> AgentsFlow:
+    """Wire the flow for worker process `index` of so many.
 
     Raises:
         ConfigError: the app or its settings are wrong.
@@ -75,17 +76,17 @@ def build(settings: Settings) -> AgentsFlow:
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
     )
-    journal = KafkaJournal(settings.kafka, settings.topic(EFFECTS_TOPIC))
+    journal = KafkaJournal(settings.kafka)
     if plan.has_effects:
         journal.connect()
-    executor = Executor(plan.actions, journal, settings.actions, runtime.clock)
+    executor = Executor(plan.actions, journal, Services.of(settings, runtime.clock, workers=workers, index=index))
     source = KafkaSource(
         settings.kafka,
         starts=starts,
         group=consumer_group(settings),
         poll_records=settings.flows.agents.poll_records,
         drain=drain,
-        watchers={EFFECTS_TOPIC: Ledger(executor.start)},
+        watchers={EFFECTS_TOPIC: Ledger(executor)},
         full=executor.is_full,
     )
     sink = KafkaSink(settings.kafka, starts=ends)

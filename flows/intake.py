@@ -145,11 +145,11 @@ class Intake:
                 refused.append(self._refuse(message, error))
         return good, signals
 
-    def _read(self, message: Message) -> Signal[Any]:
+    def _read(self, message: Message, limit: int | None = None) -> Signal[Any]:
         """Read one record in any form, with its headers and with its size in view."""
-        value = message.value()
-        if value is not None and len(value) > self._limits.signal_bytes:
-            msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {self._limits.signal_bytes}"
+        value, limit = message.value(), limit or self._limits.signal_bytes
+        if value is not None and len(value) > limit:
+            msg = f"the value has {len(value)} bytes; limits.signal_bytes allows {limit}"
             raise Refused(msg, reason="too_large")
         return decode(value, _headers(message))
 
@@ -177,7 +177,8 @@ class Intake:
         """Hand outcomes to the agents that wait for them; what else is on the topic is for the ledger."""
         for message in messages:
             try:
-                signal = self._read(message)
+                # What an agent may emit and an action may return, which somebody waits for, is let in again.
+                signal = self._read(message, max(self._limits.signal_bytes, self._limits.output_bytes))
                 agent_id = awaiting(signal)
             except (MalformedSignal, Refused) as error:
                 refused.append(self._refuse(message, error))

@@ -4,31 +4,35 @@ Both read from other threads than the engine's. They only look at numbers and at
 and never changed.
 """
 
-import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from prometheus_client import Counter as Metric
 
 from flows.agents import NAME, AgentsFlow
+from flows.listing import Listing, summary
+from schemas.payloads.health import ResourceLevel, ResourceMetrics
+from schemas.signal import Signal, new_signal
 from signalbox.actions.breaker import State
-from signalbox.agents.population import StateUnreadable
-from signalbox.agents.records import Instance
-from signalbox.ids import key_group
+from signalbox.config import Settings
+from signalbox.resources import ResourceManager, ResourceReading
 from signalbox.supervision.inspection import Handler
 from signalbox.telemetry import metrics
 
-_MOST_AGENTS = 10_000
+#: A level that changes is told at once.
+_RESOURCES_EVERY_S = 10.0
 _OPENNESS = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
 
 
 def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
     """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`."""
     groups, plan = flow.runtime.groups, flow.runtime.plan
+    listing = Listing(groups, plan)
 
     def status(_: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -45,44 +49,17 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
             "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
         }
 
-    def agents(params: dict[str, Any]) -> list[dict[str, Any]]:
-        prefix, limit = str(params.get("prefix", "")), min(int(params.get("limit", 100)), _MOST_AGENTS)
-        ids = heapq.nsmallest(
-            limit, (one for group in list(groups.values()) for one in group if one.startswith(prefix))
-        )
-        return [_summary(instance) for one in ids if (instance := _readable(one)) is not None]
-
     def agent(params: dict[str, Any]) -> dict[str, Any]:
-        instance = _find(str(params.get("id", "")))
+        instance = listing.find(str(params.get("id", "")))
         if instance is None:
             return {"missing": True}
         timers = [
             {"timer": name, "due_ms": timer.due_ms, "type": timer.type} for name, timer in instance.timers.items()
         ]
         state_now = msgspec.to_builtins(instance.committed())
-        return {**_summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
+        return {**summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
 
-    def _find(agent_id: str) -> Instance | None:
-        group = groups.get(str(key_group(agent_id)))
-        return None if group is None else group.get(agent_id)
-
-    def _readable(agent_id: str) -> Instance | None:
-        try:
-            return _find(agent_id)
-        except StateUnreadable:
-            return None
-
-    return {"status": status, "agents": agents, "agent": agent}
-
-
-def _summary(instance: Instance) -> dict[str, Any]:
-    return {
-        "agent_id": instance.agent_id,
-        "kind": instance.kind.name,
-        "status": "paused" if instance.paused else "running",
-        "processed": instance.processed,
-        "errors": instance.errors,
-    }
+    return {"status": status, "agents": listing.agents, "agent": agent}
 
 
 class MetricsReporter(threading.Thread):
@@ -96,6 +73,8 @@ class MetricsReporter(threading.Thread):
         self._seen: dict[str, Counter[Any]] = {}
         self._busy = (time.monotonic(), 0.0)
         self._saved = (0, 0.0)
+        executor, settings = flow.executor, flow.runtime.settings
+        self._resources = ResourceReport(executor.services.resources, settings, self._worker, executor.announce)
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -117,6 +96,7 @@ class MetricsReporter(threading.Thread):
         self._add(metrics.AGENT_CONDITION_ERRORS, "condition_errors", stats.condition_errors)
         self._add(metrics.ACTIONS_FINISHED, "actions finished", self._flow.executor.finished)
         self._add(metrics.ACTION_ATTEMPTS, "action attempts", self._flow.executor.attempts)
+        self._add(metrics.ACTIONS_RECOVERED, "actions recovered", self._flow.executor.recovered)
         self._add(metrics.KAFKA_PRODUCED, "produced", hub.produced)
         self._add(metrics.KAFKA_REPLAY_SKIPPED, "skipped", hub.skipped)
         for _, grown in self._grown("unmatched", stats.unmatched):
@@ -134,8 +114,10 @@ class MetricsReporter(threading.Thread):
         if now > then:
             metrics.WORKER_BUSY.labels(self._worker).set(min(1.0, (busy_s - before) / (now - then)))
         metrics.ACTIONS_IN_FLIGHT.labels(self._worker).set(self._flow.executor.in_flight)
+        metrics.ACTION_LOST_THREADS.labels(self._worker).set(self._flow.executor.lost_threads)
         for name, breaker in self._flow.executor.breakers.items():
             metrics.BREAKER_OPEN.labels(self._worker, name).set(_OPENNESS[breaker.state])
+        self._resources.report()
         metrics.SNAPSHOT_LAST_SUCCESS.set(time.time() - (now - self._flow.source.hub.epoch_at))
         per_kind: Counter[str] = Counter()
         for group in list(self._flow.runtime.groups.values()):
@@ -166,3 +148,42 @@ class MetricsReporter(threading.Thread):
         grown = now - self._seen.get(name, Counter())
         self._seen[name] = now
         return list(grown.items())
+
+
+class ResourceReport:
+    """Tells what is in use of the resources of a worker process: as metrics, and to the monitor as signals."""
+
+    def __init__(
+        self,
+        resources: ResourceManager,
+        settings: Settings,
+        worker: str,
+        announce: Callable[[str, Signal[Any]], None],
+    ) -> None:
+        self._resources = resources
+        self._settings = settings
+        self._worker = worker
+        self._announce = announce
+        self._told_s = -_RESOURCES_EVERY_S
+        self._told: list[str] = []
+
+    def report(self) -> None:
+        """Report what is in use now."""
+        metrics.RESOURCE_MEMORY.set(self._resources.memory.ratio)
+        for name, usage in self._resources.usage().items():
+            for state, tokens in (("used", usage.used), ("waiting", usage.waiting), ("total", usage.total)):
+                metrics.RESOURCE_TOKENS.labels(name, state).set(tokens)
+        readings = self._resources.readings()
+        levels, now_s = [reading.level for reading in readings], time.monotonic()
+        if levels != self._told or now_s - self._told_s >= _RESOURCES_EVERY_S:
+            self._told, self._told_s = list(levels), now_s
+            self._announce("signals", self._signal(readings))
+
+    def _signal(self, readings: Sequence[ResourceReading]) -> Signal[ResourceMetrics]:
+        told = ResourceMetrics(
+            levels=tuple(ResourceLevel(resource=one.resource, ratio=one.ratio, level=one.level) for one in readings),
+            alert_threshold=self._settings.resources.alert_threshold,
+            timestamp=datetime.now(UTC),
+        )
+        node = self._settings.node.name
+        return new_signal("system.resources.metrics", told, source=f"node/{node}", subject=f"{node}/{self._worker}")

@@ -33,6 +33,9 @@ from signalbox.telemetry import logs
 RECOVERY_PARTITIONS = 1
 #: The hot path makes many short-lived objects without cycles; by default the collector would look at them for nothing.
 _GC_THRESHOLDS = (100_000, 20, 50)
+#: Seconds after which the engine's thread lets that of the actions in, and the other way round. By default one waits
+#: five milliseconds for the other at every turn.
+_SWITCH_S = 0.0005
 _DRAIN_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 log = structlog.get_logger(__name__)
@@ -56,11 +59,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings, *, index: int, addresses: list[str]) -> None:
     """Run the agents flow as worker process `index`, alone or with those at `addresses`."""
-    flow = agents.build(settings)
+    flow = agents.build(settings, workers=max(1, len(addresses)), index=index)
     state = {"now": "starting"}
     _drain_on_signal(flow.drain, state)
     recovery = _prepared(settings.node.data_dir / "recovery")
     gc.set_threshold(*_GC_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_S)
     path = socket_path(settings.node.data_dir, f"{agents.NAME}-{index}")
     reporter = MetricsReporter(flow, index=index, every_s=settings.telemetry.flush_s)
     server = serve(path, handlers(flow, index=index, pid=os.getpid(), state=state))

@@ -12,11 +12,28 @@ from pydantic import BaseModel
 
 from schemas.control import AgentControl, AgentSpawn
 from schemas.dead_letter import DEAD_LETTER_TYPE, DeadLetter
-from schemas.payloads.actions import ActionAttempted, ActionCompleted, ActionFailed, ActionRequested
+from schemas.payloads.actions import (
+    ActionAttempted,
+    ActionCancel,
+    ActionCompleted,
+    ActionFailed,
+    ActionRequested,
+    ActionStepEnded,
+    BreakerChanged,
+)
 from schemas.payloads.agents import ActionFinished, ActionStarting, AgentError, AgentRegistered, AgentStopped
 from schemas.payloads.alerts import Alert, AlertAck
-from schemas.payloads.health import ResourceUsage, SystemHealth
-from schemas.payloads.tasks import TaskCompleted, TaskFailed, TaskRejected, TaskSubmitted
+from schemas.payloads.health import ResourceMetrics, ResourceUsage, SystemHealth
+from schemas.payloads.nodes import NodeHeartbeat, NodeStopped
+from schemas.payloads.tasks import (
+    TaskCompleted,
+    TaskDelegated,
+    TaskDelegatedFinished,
+    TaskDistribute,
+    TaskFailed,
+    TaskRejected,
+    TaskSubmitted,
+)
 
 #: Signal type -> the model of its `data`.
 PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
@@ -24,15 +41,22 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "system.health.normal": SystemHealth,
         "system.health.warning": SystemHealth,
         "system.health.critical": SystemHealth,
+        "system.resources.metrics": ResourceMetrics,
         "application.metrics": ResourceUsage,
         "task.submitted": TaskSubmitted,
         "task.completed": TaskCompleted,
         "task.failed": TaskFailed,
         "task.rejected": TaskRejected,
+        "task.distribute": TaskDistribute,
+        "task.delegated": TaskDelegated,
+        "task.delegated.finished": TaskDelegatedFinished,
         "action.requested": ActionRequested,
         "action.attempted": ActionAttempted,
+        "action.step.ended": ActionStepEnded,
+        "action.cancel": ActionCancel,
         "action.completed": ActionCompleted,
         "action.failed": ActionFailed,
+        "breaker.changed": BreakerChanged,
         "alert.raised": Alert,
         "alert.escalated": Alert,
         "alert.resolved": Alert,
@@ -40,9 +64,13 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "alert.ack": AlertAck,
         "agent.registered": AgentRegistered,
         "agent.stopped": AgentStopped,
+        "coordinator.agent.registered": AgentRegistered,
+        "coordinator.agent.stopped": AgentStopped,
         "agent.action.starting": ActionStarting,
         "agent.action.finished": ActionFinished,
         "agent.error": AgentError,
+        "node.heartbeat": NodeHeartbeat,
+        "node.stopped": NodeStopped,
         "control.agent.pause": AgentControl,
         "control.agent.resume": AgentControl,
         "control.agent.stop": AgentControl,

@@ -185,9 +185,12 @@ def decode_batch(values: Sequence[bytes]) -> list[Signal[Any]] | None:
 
 def encode(signal: Signal[Any]) -> bytes:
     """Write a signal in structured mode. `data` may be JSON values, `bytes`, a msgspec or a pydantic object."""
-    if signal.extensions is None and not isinstance(signal.data, bytes) and not hasattr(signal.data, "model_dump"):
-        return _encode_struct(signal)
-    return _encode_struct(to_dict(signal))
+    data = signal.data
+    if signal.extensions is not None or isinstance(data, bytes):
+        return _encode_struct(to_dict(signal))
+    if hasattr(data, "model_dump_json"):
+        signal = msgspec.structs.replace(signal, data=msgspec.Raw(data.model_dump_json().encode()))
+    return _encode_struct(signal)
 
 
 def to_dict(signal: Signal[Any]) -> dict[str, Any]:

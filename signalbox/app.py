@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from signalbox.actions import BUILTIN_ACTIONS, Action
 from signalbox.agents.contract import Agent
+from signalbox.agents.coordinator_agent import CoordinatorAgent
 from signalbox.agents.monitor_agent import MonitorAgent
 from signalbox.agents.task_agent import TaskAgent
 from signalbox.errors import ConfigError
@@ -16,7 +17,7 @@ from signalbox.errors import ConfigError
 if TYPE_CHECKING:
     from signalbox.sensors.contract import Sensor
 
-BUILTIN_AGENTS: tuple[type[Agent], ...] = (TaskAgent, MonitorAgent)
+BUILTIN_AGENTS: tuple[type[Agent], ...] = (TaskAgent, MonitorAgent, CoordinatorAgent)
 
 
 class App:

@@ -18,11 +18,13 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -36,8 +38,12 @@ from signalbox.errors import ConfigError
 PROFILES = ("dev", "prod")
 #: The topic of actions that were asked for, and how they ended.
 EFFECTS_TOPIC = "effects"
+#: The topic of the agents and nodes there are.
+REGISTRY_TOPIC = "registry"
 #: The topics of a system, without prefix.
-TOPICS = ("signals", "alerts", "scaling", "results", "telemetry", "control", EFFECTS_TOPIC, "registry", "dead-letters")
+TOPICS = (
+    "signals", "alerts", "scaling", "results", "telemetry", "control", EFFECTS_TOPIC, REGISTRY_TOPIC, "dead-letters",
+)  # fmt: skip
 #: Where a supervisor leaves the resolved settings for the processes it starts.
 RESOLVED_VARIABLE = "SIGNALBOX_RESOLVED_SETTINGS"
 _SECRET_WORDS = ("password", "secret", "token", "key.pem")
@@ -70,9 +76,11 @@ def _default_routes() -> dict[str, str]:
         "task.failed": "results",
         "task.rejected": "results",
         "action.**": "effects",
-        "agent.registered": "registry",
-        "agent.stopped": "registry",
+        "agent.registered": REGISTRY_TOPIC,
+        "agent.stopped": REGISTRY_TOPIC,
+        "node.**": REGISTRY_TOPIC,
         "agent.action.**": "telemetry",
+        "breaker.**": "telemetry",
         "agent.error": "telemetry",
         "control.**": "control",
         "**": "signals",
@@ -190,11 +198,36 @@ class LimitSettings(_Group):
     """Signals a sensor process keeps while the broker is away; then the oldest are dropped and counted."""
 
 
+class HttpClientSettings(_Group):
+    """The HTTP client of actions, per worker process."""
+
+    allow_private: bool = False
+    """Whether actions may call loopback and private addresses. Whoever may submit tasks can then call your own services
+    from this machine."""
+    response_bytes: PositiveInt = 1_000_000
+    """A longer answer, decompressed, fails its action. What an action returns is bounded by `actions.result_bytes`."""
+    max_redirects: NonNegativeInt = 5
+    """So many redirects are followed, each checked like the first address."""
+    connections: PositiveInt = 500
+    """Most connections open at once; further calls wait for one within their timeout."""
+
+
+class DatasetSettings(_Group):
+    """Files that the action `process_large_dataset` may read and write."""
+
+    roots: tuple[Path, ...] = ()
+    """Directories below which they lie. Without any, files are refused."""
+    file_bytes: PositiveInt = 1_073_741_824
+    """A larger file is refused."""
+
+
 class ActionSettings(_Group):
     """How actions with effects are run, per worker process."""
 
     max_running: PositiveInt = 2_000
     """Most actions that run at once; further ones wait, the more urgent first."""
+    max_running_per_agent: PositiveInt | None = None
+    """Most that run at once for one agent. None: as many as there are places."""
     max_in_flight: PositiveInt = 5_000
     """With so many running or waiting, no further signals are read."""
     threads: PositiveInt = 64
@@ -205,6 +238,41 @@ class ActionSettings(_Group):
     """An action in whose middle the process ended more often than this is given up."""
     grace_s: NonNegativeFloat = 5.0
     """A drain waits so long for actions that run; the rest goes on after the next start."""
+    datasets: DatasetSettings = DatasetSettings()
+    http: HttpClientSettings = HttpClientSettings()
+
+
+class PoolSettings(_Group):
+    """One pool of tokens, under its name."""
+
+    tokens: PositiveInt = 4
+    """Tokens of the node; each worker process gets its part of them."""
+    ttl_s: PositiveFloat = 600.0
+    """A holder that neither released nor renewed its tokens loses them after so long."""
+
+
+def _default_pools() -> dict[str, PoolSettings]:
+    return {"heavy_computation": PoolSettings()}
+
+
+class ResourceSettings(_Group):
+    """What the worker processes of the node may use together."""
+
+    pools: dict[str, PoolSettings] = Field(default_factory=_default_pools)
+    """Those given come on top of the default one, `heavy_computation`."""
+    memory_mb: PositiveInt = 2048
+    """Megabytes of resident memory; a worker process beyond its part begins no further work that needs a pool."""
+    alert_threshold: float = Field(0.9, gt=0, le=1)
+    """A ratio in use from which on a resource is worth an alert."""
+    cleanup_interval_s: PositiveFloat = 60.0
+    """How often those who wait look for tokens whose time is over; every other request looks at once."""
+    registry_size: PositiveInt = 100_000
+    """Most agents that a view of the registry keeps."""
+
+    @field_validator("pools")
+    @classmethod
+    def _on_top_of_the_defaults(cls, pools: dict[str, PoolSettings]) -> dict[str, PoolSettings]:
+        return {**_default_pools(), **pools}
 
 
 class SupervisionSettings(_Group):
@@ -226,6 +294,22 @@ class SupervisionSettings(_Group):
     """A process or broker that is not running after so long has failed to start."""
     frozen_s: PositiveFloat = 15.0
     """A running process that answers nothing for so long is killed and started again; a shorter pause is left alone."""
+
+
+class RegistrySettings(_Group):
+    """How nodes tell that they live, and how long a silence counts as life."""
+
+    heartbeat_s: PositiveFloat = 5.0
+    """From one heartbeat of the node to the next."""
+    ttl_s: PositiveFloat = 20.0
+    """The agents of a node that was silent for so long are shown as stale; nothing is deleted."""
+
+    @model_validator(mode="after")
+    def _outlasts_a_heartbeat(self) -> "RegistrySettings":
+        if self.ttl_s <= self.heartbeat_s:
+            msg = f"ttl_s ({self.ttl_s:g}) has to be longer than heartbeat_s ({self.heartbeat_s:g})"
+            raise ValueError(msg)
+        return self
 
 
 class TelemetrySettings(_Group):
@@ -254,7 +338,9 @@ class Settings(BaseSettings):
     log: LogSettings = Field(default_factory=LogSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     actions: ActionSettings = Field(default_factory=ActionSettings)
+    resources: ResourceSettings = Field(default_factory=ResourceSettings)
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     def topic(self, name: str) -> str:
@@ -316,7 +402,9 @@ def _masked(name: str, value: Any) -> Any:
 
 
 def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET_WORDS)
+    name = name.lower()
+    # Those of a resource pool are a number.
+    return name.rpartition(".")[2] != "tokens" and any(word in name for word in _SECRET_WORDS)
 
 
 def profile_file(profile: str) -> Path:

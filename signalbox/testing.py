@@ -5,15 +5,15 @@ workers or delivery; for those, run against a broker. Actions with effects run f
 """
 
 from collections import deque
-from concurrent.futures import Future
 from datetime import timedelta
 from queue import Queue
 from typing import Any
 
 from schemas.control import AgentControl
 from schemas.signal import Signal, decode, encode, new_signal
-from signalbox.actions.executor import Executor
+from signalbox.actions.executor import Acknowledged, Executor
 from signalbox.actions.ledger import OUTCOMES, REQUESTED, Ledger
+from signalbox.actions.services import Services
 from signalbox.agents.admission import Refused, commanded, homeless, unhandled
 from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.agents.group import CONTROL, OUTCOME, AgentGroup
@@ -30,7 +30,7 @@ from signalbox.routing import Pattern
 _MOST_SIGNALS = 10_000
 #: An action under test that takes longer is stuck.
 _ACTION_TIMEOUT_S = 60.0
-_LISTENED = ("signals", "alerts", "scaling", "control")
+_LISTENED = ("signals", "alerts", "scaling", "registry", "control")
 
 
 class _Journal:
@@ -39,12 +39,13 @@ class _Journal:
     def __init__(self) -> None:
         self._outcomes: Queue[Signal[Any]] = Queue()
 
-    def append(self, partition: int, signal: Signal[Any]) -> "Future[None]":
+    def append(self, partition: int, signal: Signal[Any], acknowledged: Acknowledged) -> None:
         if signal.type in OUTCOMES:
             self._outcomes.put(decode(encode(signal)))
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
+        acknowledged(None)
+
+    def announce(self, topic: str, signal: Signal[Any]) -> None:
+        return
 
     def close(self) -> None:
         return
@@ -180,8 +181,8 @@ class Harness:
     def _perform(self, request: Signal[Any]) -> None:
         """Run an action at once and a single time, and give its outcome to the agent that asked for it."""
         journal = _Journal()
-        executor = Executor(self._plan.actions, journal, self.settings.actions, self.clock)
-        ledger = Ledger(executor.start)
+        executor = Executor(self._plan.actions, journal, Services.of(self.settings, self.clock))
+        ledger = Ledger(executor)
         ledger.caught_up(0)
         ledger.saw(0, [(self._sent, encode(request))])
         outcome = journal.outcome()

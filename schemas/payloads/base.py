@@ -54,3 +54,8 @@ class ErrorInfo(Payload):
     type: Name = Field(description="Class name of the error, such as `ValueError`.")
     message: Message = Field(description="What went wrong, for people; cut to 2,000 characters.")
     retryable: bool = Field(False, description="Whether the same attempt may succeed later.")
+    details: Any = Field(
+        None,
+        exclude_if=lambda details: details is None,
+        description="What else there is to know, as JSON values; left out if there is nothing.",
+    )

@@ -38,3 +38,21 @@ class ResourceUsage(Payload):
     open_fds: NonNegativeInt | None = Field(None, description="Open file descriptors; null where not readable.")
     threads: PositiveInt = Field(description="Number of threads.")
     timestamp: Timestamp = Field(description="When it was measured, with a zone.")
+
+
+class ResourceLevel(Payload):
+    """How much of one resource is in use."""
+
+    resource: Name = Field(description="`memory`, `registry`, or `pool.` and the name of a pool of tokens.")
+    ratio: NonNegativeFloat = Field(description="What is in use, as a ratio of what there is; memory may exceed 1.")
+    level: Literal["normal", "warning", "critical"] = Field(
+        description="`warning` from `resources.alert_threshold` on; `critical` where requests are refused or wait."
+    )
+
+
+class ResourceMetrics(Payload):
+    """What is in use of the resources that are shared out. The signal's subject is `node/process`."""
+
+    levels: tuple[ResourceLevel, ...] = Field(max_length=1_000, description="One for each resource.")
+    alert_threshold: Ratio = Field(description="The ratio from which on a resource is worth a warning.")
+    timestamp: Timestamp = Field(description="When it was measured, with a zone.")

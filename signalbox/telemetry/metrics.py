@@ -92,6 +92,16 @@ ACTIONS_FINISHED = Counter(
 ACTION_ATTEMPTS = Counter(
     "signalbox_action_attempts", "Attempts that began, retries included.", ["action"], registry=CHILDREN
 )
+ACTIONS_RECOVERED = Counter(
+    "signalbox_actions_recovered", "Actions that succeeded after more than one attempt.", ["action"], registry=CHILDREN
+)
+ACTION_LOST_THREADS = Gauge(
+    "signalbox_action_lost_threads",
+    "Threads held by actions that did not come back in time.",
+    ["worker"],
+    multiprocess_mode="livemostrecent",
+    registry=CHILDREN,
+)
 ACTIONS_IN_FLIGHT = Gauge(
     "signalbox_actions_in_flight",
     "Actions that were started and have not ended.",
@@ -104,6 +114,21 @@ BREAKER_OPEN = Gauge(
     "1 while a dependency's circuit breaker refuses calls, 0.5 while it probes, else 0.",
     ["worker", "dependency"],
     multiprocess_mode="livemostrecent",
+    registry=CHILDREN,
+)
+
+# Resources that the actions of the workers share.
+RESOURCE_TOKENS = Gauge(
+    "signalbox_resource_tokens",
+    "Tokens of a pool; state is used, waiting (asked for in the queue) or total.",
+    ["pool", "state"],
+    multiprocess_mode="livesum",
+    registry=CHILDREN,
+)
+RESOURCE_MEMORY = Gauge(
+    "signalbox_resource_memory_ratio",
+    "Memory of a worker as a ratio of its part of resources.memory_mb; of all workers, the highest.",
+    multiprocess_mode="livemax",
     registry=CHILDREN,
 )
 
@@ -141,6 +166,18 @@ FLOW_GENERATION = Gauge(
 )
 FLOW_LAG = Gauge(
     "signalbox_flow_lag_records", "Records a flow is behind, over all partitions.", ["flow"], registry=SUPERVISOR
+)
+REGISTRY_AGENTS = Gauge(
+    "signalbox_registry_agents",
+    "Registered agents that this node knows of. Beyond a hundred nodes, the rest are counted as other.",
+    ["node", "status"],
+    registry=SUPERVISOR,
+)
+REGISTRY_DROPPED = Counter(
+    "signalbox_registry_dropped",
+    "Records of the registry that were not kept: the view is full, or they are invalid.",
+    ["reason"],
+    registry=SUPERVISOR,
 )
 HTTP_REQUESTS = Counter("signalbox_http_requests", "Requests answered.", ["route", "code"], registry=SUPERVISOR)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.client import producer_config
@@ -213,6 +213,32 @@ class TestReader:
         reading.join(5)
         assert not reading.is_alive()
 
+    @pytest.mark.parametrize("count", [0, 1, 200])
+    def test_it_tells_when_it_has_caught_up(self, settings: KafkaSettings, topic: str, count: int) -> None:
+        """`caught_up` is called once, after what was on the topic when reading began and before what came later."""
+        publish(settings, topic, make_signals(count))
+        told: list[str] = []
+        records = KafkaReader(settings).read(
+            [topic], start="start", follow=True, timeout_s=15, caught_up=lambda: told.append("caught up")
+        )
+        for _ in range(count):
+            next(records)
+            told.append("old")
+        publish(settings, topic, make_signals(3))
+        for _ in range(3):
+            next(records)
+            told.append("new")
+        records.close()  # type: ignore[attr-defined]
+        assert told == ["old"] * count + ["caught up"] + ["new"] * 3
+
+    def test_without_follow_it_has_caught_up_at_the_end(self, settings: KafkaSettings, topic: str) -> None:
+        """A reading that ends by itself tells so as well, once."""
+        publish(settings, topic, make_signals(20))
+        told: list[bool] = []
+        reader = KafkaReader(settings)
+        read = reader.read([topic], start="start", follow=False, timeout_s=20, caught_up=lambda: told.append(True))
+        assert (len(list(read)), told) == (20, [True])
+
     def test_without_follow_a_deadline_is_an_error(self, settings: KafkaSettings, topic: str) -> None:
         """A reading that may not take its time does not pass for a whole one."""
         publish(settings, topic, make_signals(5))
@@ -300,6 +326,24 @@ class TestAdmin:
         assert sizes[f"{settings.topic_prefix}unknown"] == 1_000_000
         assert topic_setting(settings, registry, "cleanup.policy") == "compact"
         assert topic_setting(settings, letters, "cleanup.policy") != "compact"
+
+    def test_a_setting_of_a_topic_is_told(self, settings: KafkaSettings, admin: KafkaAdmin) -> None:
+        """A setting is given as the broker has it; of what it does not know there is none."""
+        registry = f"{settings.topic_prefix}registry"
+        admin.ensure_topics([registry], partitions=1, replication=1)
+        assert admin.topic_setting(registry, "cleanup.policy") == "compact"
+        assert admin.topic_setting(registry, "segment.ms") == "3600000"
+        assert admin.topic_setting(registry, "no.such.setting") is None
+        assert admin.topic_setting(f"{settings.topic_prefix}unknown", "cleanup.policy") is None
+
+    def test_an_existing_registry_is_taken_as_it_is(self, settings: KafkaSettings, admin: KafkaAdmin) -> None:
+        """A topic that somebody made otherwise is not changed."""
+        registry = f"{settings.topic_prefix}registry"
+        new = NewTopic(registry, num_partitions=1, replication_factor=1, config={"cleanup.policy": "delete"})
+        client = AdminClient({"bootstrap.servers": settings.bootstrap})
+        client.create_topics([new])[registry].result()
+        assert admin.ensure_topics([registry], partitions=1, replication=1) == []
+        assert admin.topic_setting(registry, "cleanup.policy") == "delete"
 
     def test_a_large_dead_letter_is_delivered(self, settings: KafkaSettings, admin: KafkaAdmin) -> None:
         """A record of four megabytes goes to `dead-letters` and comes back whole."""

@@ -247,10 +247,32 @@ def test_node_and_agents_are_shown(node: Node) -> None:
     assert node.json("status")["ready"] is True
     agents = [row["agent_id"] for row in node.json("agent", "list")]
     assert {"task_agent_1", "task_agent_5"} <= set(agents)
-    assert node.json("agent", "show", "task_agent_1")["kind"] == "task_agent"
+    assert node.json("agent", "show", "task_agent_1")["type"] == "task_agent"
     assert "processed_count" in node.json("agent", "state", "task_agent_1")
     assert node.run("agent", "show", "nobody").returncode == 5
     assert node.run("doctor").returncode == 0
+
+
+def test_agents_are_found_by_query(node: Node) -> None:
+    """The running node finds agents by what they are; the topic tells the same of them, and says so on stderr."""
+    members = [f"task_agent_{number}" for number in range(1, 6)]
+    words = ("--capability", "task_processing", "--where", "kind=pool and not status=stale")
+    name = node.json("status")["node"]
+
+    def registered() -> bool:
+        told = node.json("status")["registry"]
+        return told["nodes"] == 1 and told["agents"] >= len(members) and told["age_s"] < 20
+
+    eventually(registered, timeout_s=20, every_s=0.3)
+    rows = node.json("agent", "list", *words, "--node", name)
+    assert [row["agent_id"] for row in rows] == members
+    assert {(row["type"], row["status"], row["node"]) for row in rows} == {("task_agent", "running", name)}
+    assert node.json("agent", "list", "--node", "elsewhere") == []
+    bootstrap = node.ready.split()[-1]
+    topic = node.run("agent", "list", *words, "--bootstrap", bootstrap, "-o", "json")
+    assert [row["agent_id"] for row in json.loads(topic.stdout)] == members
+    assert "no node was asked" in topic.stderr
+    assert node.run("agent", "list", "--where", "kind=herd").returncode == 2
 
 
 def test_agent_is_paused_and_resumed(node: Node) -> None:
@@ -261,6 +283,9 @@ def test_agent_is_paused_and_resumed(node: Node) -> None:
             lambda wanted=status: node.json("agent", "show", "task_agent_2")["status"] == wanted,  # type: ignore[misc]
             timeout_s=20,
             every_s=0.3,
+        )
+        assert ("task_agent_2" in {row["agent_id"] for row in node.json("agent", "list", "--status", "paused")}) == (
+            status == "paused"
         )
 
 

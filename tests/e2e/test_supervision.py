@@ -123,6 +123,8 @@ def test_a_node_starts_reports_and_drains(tmp_path: Path, nodes: list[_Node]) ->
     }  # fmt: skip
     status = node.get("/api/v1/status").json()
     assert status["agents"] == {"total": 30}
+    assert status["registry"]["agents"] == 0
+    eventually(lambda: node.get("/api/v1/status").json()["registry"]["nodes"] == 1)
     eventually(lambda: node.get("/health").status_code == 200)
     assert [row["agent_id"] for row in node.get("/api/v1/agents").json()["agents"]] == ["a-0", "a-1", "a-2"]
     assert node.get("/api/v1/agents/a-2").json()["state"] == {"n": 1}

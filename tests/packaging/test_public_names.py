@@ -5,10 +5,21 @@ import importlib
 import pytest
 
 PUBLIC = {
-    "signalbox.actions": ["BUILTIN_ACTIONS", "Action", "ActionContext", "ActionError", "Breaker", "Retry", "action"],
+    "signalbox.actions": [
+        "BUILTIN_ACTIONS",
+        "Action",
+        "ActionContext",
+        "ActionError",
+        "Breaker",
+        "Dependency",
+        "Rate",
+        "Retry",
+        "action",
+    ],
     "signalbox.agents": [
         "Agent",
         "AgentState",
+        "CancelAction",
         "CancelTimer",
         "Context",
         "Directive",
@@ -27,6 +38,15 @@ PUBLIC = {
         "on",
         "seconds",
         "state",
+    ],
+    "signalbox.resources": [
+        "MemoryWatch",
+        "PoolUsage",
+        "ResourceExhausted",
+        "ResourceManager",
+        "ResourceReading",
+        "Token",
+        "share",
     ],
     "signalbox.routing": [
         "Condition",

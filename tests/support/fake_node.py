@@ -12,6 +12,7 @@ from signalbox import plugins
 from signalbox.config import load_settings
 from signalbox.errors import SignalboxError, Unreachable
 from signalbox.supervision.node import Node
+from tests.support.fakes import MemoryBroker, MemoryPublisher, MemoryReader
 
 _CHILD = (sys.executable, str(Path(__file__).with_name("fake_process.py")))
 _IDLE = "import os, time, ctypes; ctypes.CDLL(None).prctl(1, 9); time.sleep(3600)"
@@ -63,6 +64,9 @@ class FakeAdmin:
 
 def main() -> int:
     plugins.admin = FakeAdmin
+    records = MemoryBroker(["registry"])
+    plugins.publisher = lambda _kafka: MemoryPublisher(records)
+    plugins.reader = lambda _kafka: MemoryReader(records)
     plugins.local_broker = lambda _kind, data_dir: FakeBroker(data_dir)
     try:
         settings = load_settings(overrides=json.loads(sys.argv[1]))

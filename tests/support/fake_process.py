@@ -49,10 +49,10 @@ def main() -> int:
         "state": "running", "flow": "agents", "index": index, "pid": os.getpid(), "agents": 10,
         "positions": {f"signals-{index}": [40, 50]}, "epoch_age_s": 0.1,
     } if words else {"clock": {"samples": 1}}  # fmt: skip
-    agent = {"agent_id": f"a-{index}", "kind": "task_agent", "status": "idle", "processed": 1, "errors": 0}
+    agent = {"agent_id": f"a-{index}", "type": "task_agent", "status": "running", "processed": 1, "errors": 0}
     handlers = {
         "status": lambda _: status,
-        "agents": lambda params: [agent][: params["limit"]],
+        "agents": lambda params: {"agents": [agent][: params["limit"]], "complete": True},
         "agent": lambda params: (
             {**agent, "state": {"n": 1}} if params["id"] == agent["agent_id"] else {"missing": True}
         ),

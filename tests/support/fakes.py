@@ -23,12 +23,14 @@ class MemoryBroker:
         up: a broker that is not up refuses everything with `Unreachable`.
         react: called with topic and signal for every signal published; what it returns is published too.
         positions: the mirrored positions by group, topic and partition.
+        topic_settings: what the broker says of its topics, by topic and setting.
     """
 
     def __init__(self, topics: Sequence[str] = (), *, partitions: int = 2) -> None:
         self.up = True
         self.react: Callable[[str, Signal[Any]], Sequence[tuple[str, Signal[Any]]]] = lambda _topic, _signal: ()
         self.positions: dict[tuple[str, str, int], int] = {}
+        self.topic_settings: dict[tuple[str, str], str] = {}
         self._partitions = partitions
         self._topics: dict[str, list[Record]] = {name: [] for name in topics}
 
@@ -124,6 +126,7 @@ class MemoryReader:
         follow: bool,
         timeout_s: float | None,
         stop: Callable[[], bool] | None = None,
+        caught_up: Callable[[], None] | None = None,
     ) -> Iterator[Record]:
         self._broker.check()
         if missing := [topic for topic in topics if topic not in self._broker.names()]:
@@ -131,13 +134,14 @@ class MemoryReader:
             raise NotFound(msg)
         first = {topic: len(self._broker.records(topic)) if start == "now" else 0 for topic in topics}
         since = start if isinstance(start, datetime) else datetime.min.replace(tzinfo=UTC)
-        return self._from(first, since)
+        return self._from(first, since, caught_up or (lambda: None))
 
-    def _from(self, first: Mapping[str, int], since: datetime) -> Iterator[Record]:
+    def _from(self, first: Mapping[str, int], since: datetime, caught_up: Callable[[], None]) -> Iterator[Record]:
         for topic, at in first.items():
             for record in self._broker.records(topic)[at:]:
                 if record.timestamp is not None and record.timestamp >= since:
                     yield record
+        caught_up()
 
 
 class MemoryAdmin:
@@ -164,6 +168,10 @@ class MemoryAdmin:
         for name in missing:
             self._broker._topics[name] = []
         return missing
+
+    def topic_setting(self, name: str, setting: str) -> str | None:
+        self._broker.check()
+        return self._broker.topic_settings.get((name, setting))
 
     def lag(self, group: str, topics: Sequence[str]) -> list[PartitionLag]:
         self._broker.check()

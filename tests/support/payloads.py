@@ -23,6 +23,16 @@ _FAILED = {
     "error": {"type": "ValueError", "message": "no"},
     "attempts": 0,
 }
+_DISTRIBUTE = _TASK | {"required_capability": ["translation"]}
+_DELEGATED = _TASK | {"delegation_id": "d1", "attempt": 1, "coordinator": "main_coordinator"}
+_DELEGATED_FINISHED = {
+    "task_id": "t1",
+    "delegation_id": "d1",
+    "attempt": 1,
+    "agent_id": "task_agent_1",
+    "duration_ms": 0.5,
+    "attempts": 1,
+}
 _REGISTERED = {
     "agent_id": "task_agent_1",
     "agent_type": "task_agent",
@@ -31,6 +41,7 @@ _REGISTERED = {
     "version": "0.1.0",
     "started_at": AT,
 }
+_HEARTBEAT = {"node": "node-1", "version": "0.1.0", "started_at": AT, "interval_s": 5, "workers": 2}
 _ACTION = {"agent_id": "task_agent_1", "action": "echo", "instruction_id": "i1"}
 _REQUESTED = {"agent_id": "task_agent_1", "action": "echo", "params": {}}
 _OUTCOME = {
@@ -55,17 +66,38 @@ _DEAD = {
     "size_bytes": 0,
 }
 
+_LEVEL = {"resource": "memory", "ratio": 1.2, "level": "critical"}
+
 #: By model name: the required fields alone, and all fields.
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "SystemHealth": (_HEALTH, _HEALTH | {"level": "warning", "memory_scope": "cgroup"}),
     "ResourceUsage": (_USAGE, _USAGE | {"open_fds": 12}),
+    "ResourceMetrics": (
+        {"levels": [], "alert_threshold": 0.9, "timestamp": AT},
+        {"levels": [_LEVEL], "alert_threshold": 0.9, "timestamp": AT},
+    ),
     "ActionRequested": (
         _REQUESTED,
-        _REQUESTED | {"params": {"value": 1}, "context": {"run": "r"}, "deadline": AT, "priority": 5},
+        _REQUESTED | {"params": {"value": 1}, "context": {"run": "r"}, "deadline": AT, "priority": 5, "name": "n"},
     ),
     "ActionAttempted": (
         {"instruction_id": "i1", "attempt": 2, "reason": "retry"},
         {"instruction_id": "i1", "attempt": 3, "reason": "restart"},
+    ),
+    "ActionStepEnded": (
+        {"instruction_id": "i1", "key": "reserve", "action": "echo"},
+        {
+            "instruction_id": "i1",
+            "key": "undo:reserve",
+            "action": "echo",
+            "result": [1],
+            "error": {"type": "refused", "message": "no", "retryable": False},
+        },
+    ),
+    "ActionCancel": ({"agent_id": "a", "name": "charge"}, {"agent_id": "a", "name": "charge"}),
+    "BreakerChanged": (
+        {"dependency": "bank", "before": "closed", "after": "open", "node": "n1"},
+        {"dependency": "api.example.org:443", "before": "half_open", "after": "closed", "node": "n1"},
     ),
     "ActionCompleted": (_OUTCOME, _OUTCOME | {"result": {"value": [1]}, "context": [1, None]}),
     "ActionFailed": (
@@ -81,6 +113,15 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "TaskRejected": (
         {"task_id": "t1", "reason": "unknown_action"},
         {"task_id": "t1", "reason": "unknown_action", "agent_id": "task_agent_1", "message": "there is no action `x`"},
+    ),
+    "TaskDistribute": (
+        _DISTRIBUTE,
+        _DISTRIBUTE | {"deadline": AT, "priority": 5, "strategy": "least_loaded", "subject": "order-1"},
+    ),
+    "TaskDelegated": (_DELEGATED, _DELEGATED | {"params": {"value": 1}, "deadline": AT, "priority": 5}),
+    "TaskDelegatedFinished": (
+        _DELEGATED_FINISHED,
+        _DELEGATED_FINISHED | {"result": [1], "error": {"type": "E", "message": "m", "details": {"steps": []}}},
     ),
     "Alert": (
         _ALERT,
@@ -101,6 +142,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "AgentStopped": (
         {"agent_id": "a", "stopped_at": AT},
         {"agent_id": "a", "stopped_at": AT, "reason": "idle"},
+    ),
+    "NodeHeartbeat": (_HEARTBEAT, _HEARTBEAT | {"agents": 100_000}),
+    "NodeStopped": (
+        {"node": "node-1", "stopped_at": AT},
+        {"node": "node-1", "stopped_at": AT, "reason": "maintenance"},
     ),
     "ActionStarting": (_ACTION, _ACTION),
     "ActionFinished": (

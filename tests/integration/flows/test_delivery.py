@@ -183,7 +183,8 @@ def test_two_workers_share_the_work_and_answer_once(system: System) -> None:
     system.await_answers(task_ids(600))
     positions = [set(worker.ask("status")["positions"]) for worker in workers]
     assert positions[0].isdisjoint(positions[1])
-    assert len(positions[0] | positions[1]) == 8
+    assert {name.rpartition("-")[0] for name in positions[0]} == {"signals", "control", "effects", "registry"}
+    assert len(positions[0] | positions[1]) == 16
     assert all(worker.ask("status")["agents"] > 0 for worker in workers)
     workers[1].kill()
     assert workers[0].await_exit() != 0
@@ -299,11 +300,11 @@ def test_state_is_readable_over_the_socket(make_system: MakeSystem) -> None:
     system.send([new_signal("tally.remind", 600.0, source="test", subject="s1", id="r")])
     worker.await_caught_up()
     agent = worker.ask("agent", id="tally:s1")
-    assert (agent["kind"], agent["status"], agent["state"]["count"]) == ("tally", "running", 2)
+    assert (agent["type"], agent["status"], agent["state"]["count"]) == ("tally", "running", 2)
     assert [timer["type"] for timer in agent["timers"]] == ["tally.reminder"]
     assert worker.ask("agent", id="tally:nobody") == {"missing": True}
-    listed = worker.ask("agents", prefix="tally:s1", limit=5)
+    listed = worker.ask("agents", prefix="tally:s1", limit=5)["agents"]
     assert [one["agent_id"] for one in listed] == ["tally:s1", *(f"tally:s{n}" for n in range(10, 14))]
     status = worker.ask("status")
-    assert status["agents"] == 45
+    assert status["agents"] == 46
     assert json.dumps(status)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from signalbox.actions import BUILTIN_ACTIONS, action
 from signalbox.agents import Agent
+from signalbox.agents.coordinator_agent import CoordinatorAgent
 from signalbox.agents.monitor_agent import MonitorAgent
 from signalbox.agents.task_agent import TaskAgent
 from signalbox.app import App, default_app
@@ -31,9 +32,9 @@ def own(params: Params) -> int:
 def test_the_shipped_ones_come_first() -> None:
     """An app has the shipped agents and actions, and then its own."""
     app = App(agents=[Own], actions=[own])
-    assert app.agents == (TaskAgent, MonitorAgent, Own)
+    assert app.agents == (TaskAgent, MonitorAgent, CoordinatorAgent, Own)
     assert app.actions == (*BUILTIN_ACTIONS, own)
-    assert default_app.agents == (TaskAgent, MonitorAgent)
+    assert default_app.agents == (TaskAgent, MonitorAgent, CoordinatorAgent)
 
 
 def test_the_shipped_ones_can_be_left_out() -> None:

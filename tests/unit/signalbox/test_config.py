@@ -174,3 +174,27 @@ def test_settings_do_not_change() -> None:
 def test_topics_carry_the_prefix() -> None:
     """`topic` gives the broker's name of a topic of ours."""
     assert Settings.model_validate({"kafka": {"topic_prefix": "a."}}).topic("signals") == "a.signals"
+
+
+def test_a_silence_is_longer_than_a_heartbeat():
+    """A node whose time runs out before its next heartbeat would always seem dead, so that is refused."""
+    with pytest.raises(ConfigError, match=r"registry: .*ttl_s \(5\) has to be longer than heartbeat_s \(5\)"):
+        load_settings(overrides={"registry.ttl_s": "5"})
+    assert load_settings(overrides={"registry.ttl_s": "5", "registry.heartbeat_s": "1"}).registry.ttl_s == 5
+
+
+def test_pools_come_on_top_of_the_default():
+    """A pool in the settings leaves `heavy_computation` as it is, and a part of a pool leaves its other parts."""
+    pools = load_settings(overrides={"resources.pools.gpu.tokens": "2"}).resources.pools
+    assert {name: pool.tokens for name, pool in pools.items()} == {"heavy_computation": 4, "gpu": 2}
+    pools = load_settings(overrides={"resources.pools.heavy_computation.ttl_s": "60"}).resources.pools
+    assert (pools["heavy_computation"].tokens, pools["heavy_computation"].ttl_s) == (4, 60)
+
+
+def test_the_tokens_of_a_pool_are_no_secret():
+    """Their number is shown, while what is called a token stays hidden."""
+    shown = masked(load_settings(overrides={"http.token": "s3cret"}))
+    assert shown["resources"]["pools"]["heavy_computation"]["tokens"] == 4
+    assert "s3cret" not in str(shown)
+    with pytest.raises(ConfigError, match="got 'many'"):
+        load_settings(overrides={"resources.pools.gpu.tokens": "many"})

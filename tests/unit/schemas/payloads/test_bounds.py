@@ -29,7 +29,7 @@ MODELS: dict[str, type[BaseModel]] = {model.__name__: model for model in PAYLOAD
         ("TaskSubmitted", {"params": None}),
         ("TaskSubmitted", {"priority": 1001}),
         ("TaskSubmitted", {"deadline": "2026-01-01T00:00:00"}),
-        ("TaskCompleted", {"attempts": 0}),
+        ("TaskCompleted", {"attempts": -1}),
         ("TaskCompleted", {"duration_ms": -1}),
         ("TaskFailed", {"attempts": -1}),
         ("TaskRejected", {"reason": "Not a word"}),

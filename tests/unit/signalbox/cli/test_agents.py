@@ -1,15 +1,19 @@
 """`agent list|show|state` and the commands to agents."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from typer.testing import Result
 
-from schemas.payloads.agents import AgentRegistered
-from schemas.signal import new_signal
+from signalbox.cli.agents import _duration
 from signalbox.cli.session import Session
+from signalbox.clock import VirtualClock
 from signalbox.errors import NotFound
+from signalbox.registry.query import Query
 from tests.support.fakes import MemoryBroker
+from tests.support.registry import heartbeat, registered, stopped
 from tests.unit.signalbox.cli.conftest import Cli
 
 
@@ -18,13 +22,16 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.silent: list[str] = []
+        self.cut: list[str] = []
 
     def get(self, path: str, **query: Any) -> Any:
         self.asked.append((path, query))
         if path == "/api/v1/agents":
-            return {"agents": [{"agent_id": "a:1", "kind": "a", "status": "running", "processed": 3, "errors": 0}]}
+            row = {"agent_id": "a:1", "type": "a", "kind": "keyed", "status": "running", "age_s": 90061.5}
+            return {"agents": [row], "silent": self.silent, "cut": self.cut}
         if path == "/api/v1/agents/a%3A1":
-            return {"agent_id": "a:1", "kind": "a", "status": "running", "state": {"n": {"x": 1}}, "timers": []}
+            return {"agent_id": "a:1", "type": "a", "status": "running", "state": {"n": {"x": 1}}, "timers": []}
         msg = f"no answer to {path}"
         raise NotFound(msg)
 
@@ -36,29 +43,112 @@ def node(monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     return made
 
 
-def register(broker: MemoryBroker, id: str, type: str = "agent.registered") -> None:
-    record = AgentRegistered(
-        agent_id=id, agent_type="a", kind="keyed", node="n", version="1", started_at="2026-01-01T00:00:00Z"
-    ).model_dump(mode="json")
-    broker.add_signal("registry", new_signal(type, record, source="test", subject=id))
+def register(broker: MemoryBroker, id: str, **more: Any) -> None:
+    broker.add_signal("registry", registered(id, **more))
+
+
+def listed(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [row["agent_id"] for row in json.loads(result.stdout)]
 
 
 def test_list_asks_the_running_node(bare_cli: Cli, node: FakeNode) -> None:
-    """The node knows its agents best: it is asked, with prefix and limit."""
-    result = bare_cli("agent", "list", "--prefix", "a", "--limit", "5", "-o", "json")
-    assert [row["agent_id"] for row in json.loads(result.stdout)] == ["a:1"]
-    assert node.asked == [("/api/v1/agents", {"prefix": "a", "limit": 5})]
+    """The node knows its agents best: it is asked, with prefix, limit and query."""
+    assert listed(bare_cli("agent", "list", "--prefix", "a", "--limit", "5", "-o", "json")) == ["a:1"]
+    assert node.asked == [("/api/v1/agents", {"where": '{"all":[]}', "prefix": "a", "limit": 5})]
+
+
+def test_options_of_a_list_become_one_query(bare_cli: Cli, node: FakeNode) -> None:
+    """What --where and the options for single fields say has to hold together."""
+    words = ("--capability", "c", "--type", "t", "--node", "m", "--status", "stale")
+    bare_cli("agent", "list", *words, "--where", "metadata.load<0.5 or kind=pool")
+    [(_, query)] = node.asked
+    asked = Query.parse(query["where"])
+    assert asked.root == (
+        Query.parse("metadata.load<0.5 or kind=pool")
+        & Query.of({"all": [{"field": one, "value": value} for one, value in
+                            (("capability", "c"), ("type", "t"), ("node", "m"), ("status", "stale"))]})
+    ).root  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("--where", "node="), ("--where", "nose=a"), ("--status", "asleep")])
+def test_a_query_that_cannot_be_read_is_a_usage_error(bare_cli: Cli, node: FakeNode, words: tuple[str, ...]) -> None:
+    """It ends with 2 and says what is wrong, before anybody is asked."""
+    result = bare_cli("agent", "list", *words)
+    assert (result.exit_code, node.asked) == (2, [])
+    assert "query" in result.stderr or "comparison" in result.stderr
+
+
+def test_a_table_tells_ages_as_people_do(bare_cli: Cli, node: FakeNode) -> None:
+    """The table has the columns that are promised, and an age of two units."""
+    head, row = bare_cli("agent", "list").stdout.splitlines()
+    assert head.split() == ["AGENT_ID", "TYPE", "KIND", "STATUS", "NODE", "CAPABILITIES", "AGE"]
+    assert row.split() == ["a:1", "a", "keyed", "running", "1d1h"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"),
+    [(None, None), (0.4, "0s"), (59.9, "59s"), (61, "1m1s"), (3600, "1h"), (7265, "2h1m"), (864000, "10d")],
+)
+def test_ages(seconds: float | None, age: str | None) -> None:
+    """An age has two units at most, and none for nothing."""
+    assert _duration(seconds) == age
+
+
+def test_what_an_answer_lacks_is_told(bare_cli: Cli, node: FakeNode) -> None:
+    """A list that may lack agents says so on stderr, and is a list all the same."""
+    node.silent, node.cut = ["agents-1"], ["agents-0"]
+    result = bare_cli("agent", "list", "-o", "json")
+    assert listed(result) == ["a:1"]
+    assert "agents-1 does not answer" in result.stderr
+    assert "agents-0 has too many agents" in result.stderr
 
 
 def test_list_falls_back_to_the_registry(cli: Cli, broker: MemoryBroker) -> None:
-    """Without a node, agents that registered and did not stop are listed once, by id."""
+    """Without a node, agents that registered and did not stop are listed once, by id, and stderr says where from."""
+    broker.add_signal("registry", heartbeat("n", clock=VirtualClock(datetime.now(UTC))))
     for id in ("b", "a", "gone", "a"):
         register(broker, id)
-    register(broker, "gone", "agent.stopped")
+    register(broker, "dead", node="m")
+    broker.add_signal("registry", stopped("gone"))
     broker.add("registry", None, key=b"compacted")
-    rows = json.loads(cli("agent", "list", "-o", "json").stdout)
-    assert [(row["agent_id"], row["status"]) for row in rows] == [("a", "running"), ("b", "running")]
-    assert [row["agent_id"] for row in json.loads(cli("agent", "list", "--prefix", "b", "-o", "json").stdout)] == ["b"]
+    broker.add("registry", b"{", key=b"broken")
+    result = cli("agent", "list", "-o", "json")
+    rows = json.loads(result.stdout)
+    assert [(row["agent_id"], row["status"]) for row in rows] == [("a", "running"), ("b", "running"), ("dead", "stale")]
+    assert "no node was asked: this is what the topic registry at memory:1 tells" in result.stderr
+    assert listed(cli("agent", "list", "--prefix", "b", "-o", "json")) == ["b"]
+    assert listed(cli("agent", "list", "--limit", "1", "-o", "json")) == ["a"]
+
+
+def test_the_registry_is_asked_by_query(cli: Cli, broker: MemoryBroker) -> None:
+    """Queries and options mean the same without a node."""
+    register(broker, "a", agent_type="room", capabilities=["heating"], metadata={"floor": 2})
+    register(broker, "b", agent_type="room", metadata={"floor": 3})
+    register(broker, "c", agent_type="parcel", node="m")
+
+    def found(*words: str) -> list[str]:
+        return listed(cli("agent", "list", "-o", "json", *words))
+
+    assert found("--type", "room") == ["a", "b"]
+    assert found("--capability", "heating") == ["a"]
+    assert found("--node", "m", "--status", "stale") == ["c"]
+    assert found("--status", "running") == []
+    assert found("--type", "room", "--where", "metadata.floor>=3") == ["b"]
+
+
+def test_agents_that_do_not_fit_are_told(cli: Cli, broker: MemoryBroker) -> None:
+    """A list that is bounded by resources.registry_size says how many are left out."""
+    for number in range(3):
+        register(broker, f"k:{number}")
+    result = cli("agent", "list", "-o", "json", "--set", "resources.registry_size=2")
+    assert listed(result) == ["k:0", "k:1"]
+    assert "1 agents beyond resources.registry_size (2) are left out" in result.stderr
+
+
+def test_list_needs_a_node_or_a_broker(bare_cli: Cli) -> None:
+    """With neither, the exit code is 4."""
+    assert bare_cli("agent", "list").exit_code == 4
 
 
 def test_show_and_state_ask_for_one_agent(bare_cli: Cli, node: FakeNode) -> None:

@@ -57,6 +57,25 @@ def test_missing_topics_are_a_warning(bare_cli: Cli, broker: MemoryBroker) -> No
     assert (code, found["topics"][0]) == (0, "WARN")
 
 
+@pytest.mark.parametrize(
+    ("policy", "status"), [("compact", "OK"), ("delete", "WARN"), ("compact,delete", "WARN"), (None, "OK")]
+)
+def test_a_registry_that_is_not_compacted_is_a_warning(
+    cli: Cli, broker: MemoryBroker, policy: str | None, status: str
+) -> None:
+    """A topic that was made otherwise is taken as it is, but forgets agents or keeps too much, and the fix is named."""
+    if policy is not None:
+        broker.topic_settings["registry", "cleanup.policy"] = policy
+    code, found = findings(cli)
+    assert (code, found["registry"][0]) == (0, status)
+    assert ("cleanup.policy=compact" in str(found["registry"][1])) == (status == "WARN")
+
+
+def test_a_registry_that_is_missing_is_made_later(bare_cli: Cli, broker: MemoryBroker) -> None:
+    """A node makes it compacted."""
+    assert findings(bare_cli, "--bootstrap", "memory:1", "--set", "kafka.topic_prefix=x.")[1]["registry"][0] == "OK"
+
+
 def test_bad_settings_fail_and_end_the_examination(cli: Cli) -> None:
     """Without settings there is nothing else to look at."""
     code, found = findings(cli, "--set", "nonsense=1")

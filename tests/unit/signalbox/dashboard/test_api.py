@@ -5,6 +5,7 @@ from starlette.testclient import TestClient
 
 from signalbox.dashboard.api import build_api
 from signalbox.errors import NotFound, Unreachable
+from signalbox.registry.query import Query
 from signalbox.telemetry.metrics import HTTP_REQUESTS
 
 
@@ -31,11 +32,11 @@ class _View:
     def metrics(self, accept: str) -> tuple[bytes, str]:
         return b"signalbox_ready 1\n", f"text/plain; asked={accept}"
 
-    async def agents(self, *, prefix: str, limit: int) -> list[dict[str, Any]]:
-        self.asked = {"prefix": prefix, "limit": limit}
+    async def agents(self, *, where: Query, prefix: str, limit: int) -> dict[str, Any]:
+        self.asked = {"where": where.plain(), "prefix": prefix, "limit": limit}
         if self.error:
             raise self.error
-        return [{"agent_id": "a"}]
+        return {"agents": [{"agent_id": "a"}]}
 
     async def agent(self, agent_id: str) -> dict[str, Any]:
         self.asked = {"id": agent_id}
@@ -95,9 +96,24 @@ def test_status_is_json_that_no_cache_keeps(client: TestClient) -> None:
 def test_agents_are_asked_for_by_prefix_and_limit(client: TestClient, view: _View) -> None:
     """The query reaches the workers, with a bound where none is given."""
     assert client.get("/api/v1/agents?prefix=task&limit=7").json() == {"agents": [{"agent_id": "a"}]}
-    assert view.asked == {"prefix": "task", "limit": 7}
+    assert view.asked == {"where": {"all": []}, "prefix": "task", "limit": 7}
     client.get("/api/v1/agents")
-    assert view.asked == {"prefix": "", "limit": 100}
+    assert view.asked == {"where": {"all": []}, "prefix": "", "limit": 100}
+
+
+@pytest.mark.parametrize("where", ["node!=a", '{"field": "node", "op": "ne", "value": "a"}'])
+def test_agents_are_asked_for_by_a_query(client: TestClient, view: _View, where: str) -> None:
+    """`where` is a query as people write it, or the same as JSON."""
+    assert client.get("/api/v1/agents", params={"where": where}).status_code == 200
+    assert view.asked["where"] == {"field": "node", "op": "ne", "value": "a"}
+
+
+@pytest.mark.parametrize("where", ["", "node=", "{", '{"all": [' * 40, "node=a or " * 1000, "nose=a"])
+def test_a_bad_query_is_refused(client: TestClient, view: _View, where: str) -> None:
+    """What cannot be read is the caller's mistake, and reaches nobody."""
+    answer = client.get("/api/v1/agents", params={"where": where})
+    assert (answer.status_code, view.asked) == (400, {})
+    assert answer.json()["error"].startswith(("the query", "the comparison"))
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "10001", "x", "", "1e3", "²"])

@@ -14,13 +14,15 @@ _COUNTS = {
     "signalbox_agent_keys",
     "signalbox_build_info",
     "signalbox_ready",
+    "signalbox_registry_agents",
+    "signalbox_resource_tokens",
     "signalbox_flow_workers",
     "signalbox_flow_workers_target",
     "signalbox_flow_generation",
 }
 _LABELS = {
-    "action", "agent", "bytewax", "code", "dependency", "flow", "kind", "partition", "process", "python", "reason",
-    "route", "sensor", "severity", "status", "topic", "version", "worker",
+    "action", "agent", "bytewax", "code", "dependency", "flow", "kind", "node", "partition", "pool", "process",
+    "python", "reason", "route", "sensor", "severity", "state", "status", "topic", "version", "worker",
 }  # fmt: skip
 _BY_NAME = pytest.mark.parametrize("metric", catalogue(), ids=lambda metric: metric.name)
 #: What the values of several processes may become; `all` would add a label with the process id.
