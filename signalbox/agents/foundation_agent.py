@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 import signalbox
-from schemas.payloads.agents import ActionFinished, ActionStarting, AgentRegistered, AgentStopped
+from schemas.payloads.agents import AgentRegistered, AgentStopped
 from schemas.payloads.base import ErrorInfo
 from schemas.payloads.tasks import Delegation, TaskDelegated, TaskDelegatedFinished
 from schemas.signal import Signal, encode
@@ -132,8 +132,7 @@ class FoundationAgent(Agent):
         """Tell that an action starts; gives the id under which `finished` tells that it ended."""
         instruction = derived_id(context.cause_id, f"{context.agent_id}|{action}", 0)
         if context.telemetry:
-            starting = ActionStarting(agent_id=context.agent_id, action=action, instruction_id=instruction)
-            yield Emit("agent.action.starting", starting)
+            yield Emit("agent.action.starting", _starting(context.agent_id, action, instruction))
         return instruction
 
     def finished(
@@ -141,15 +140,26 @@ class FoundationAgent(Agent):
     ) -> Iterator[Directive]:
         """Tell that an action ended."""
         if context.telemetry:
-            finished = ActionFinished(
-                agent_id=context.agent_id,
-                action=action,
-                instruction_id=instruction,
-                status="failed" if error else "completed",
-                duration_ms=duration_ms,
-                error=error,
-            )
-            yield Emit("agent.action.finished", finished)
+            yield Emit("agent.action.finished", _finished(context.agent_id, action, instruction, error, duration_ms))
+
+
+# Each task writes several of these, so they are made as the plain values of `ActionStarting` and `ActionFinished`: the
+# models cost more than everything else about such a record.
+
+
+def _starting(agent_id: str, action: str, instruction: str) -> dict[str, Any]:
+    return {"agent_id": agent_id, "action": action, "instruction_id": instruction}
+
+
+def _finished(
+    agent_id: str, action: str, instruction: str, error: ErrorInfo | None, duration_ms: float
+) -> dict[str, Any]:
+    return {
+        **_starting(agent_id, action, instruction),
+        "status": "failed" if error else "completed",
+        "duration_ms": duration_ms,
+        "error": None if error is None else error.model_dump(mode="json"),
+    }
 
 
 def room_for_data(signal: Signal[Any], limit_bytes: int) -> int:
@@ -175,7 +185,8 @@ def _attempt(run: Callable[[], Any]) -> tuple[Any, ErrorInfo | None]:
         return run(), None
     except ActionError as error:
         name, message = described(error)
-        return None, ErrorInfo(type=error.type[:256] or name, message=message, retryable=bool(error.retryable))
+        kind, retryable = error.type[:256] or name, bool(error.retryable)
+        return None, ErrorInfo(type=kind, message=message, retryable=retryable, details=error.details)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "params"

@@ -57,6 +57,7 @@ class NodeView:
             "sensors": (self.sensors.answers[0] or {}) if self.sensors and self.sensors.answers else {},
             "agents": {"total": agents_total(answers)},
             "registry": self.registry.view.summary() if self.registry else _NO_REGISTRY,
+            "actions": actions(answers),
             "processes": {"sensors": _process(self.sensors)} if self.sensors else {},
         }
 
@@ -209,6 +210,23 @@ def agents_total(answers: Iterable[Any]) -> int | None:
 def pools(answers: Iterable[Any]) -> dict[str, Any]:
     """The pools by name, as any worker tells them; all workers know the same."""
     return next((dict(answer["pools"]) for answer in answers if answer and answer.get("pools")), {})
+
+
+def actions(answers: Iterable[Any]) -> dict[str, Any]:
+    """Actions in flight, null until every worker has told; and breakers by dependency, as the least calm worker has it.
+
+    Closed ones are left out: there may be one for each host that was ever called.
+    """
+    told = list(answers)
+    counts = [int(answer["actions_in_flight"]) for answer in told if answer and "actions_in_flight" in answer]
+    breakers: dict[str, str] = {}
+    for state in ("half_open", "open"):
+        for answer in told:
+            breakers |= {name: state for name, now in ((answer or {}).get("breakers") or {}).items() if now == state}
+    return {
+        "in_flight": sum(counts) if told and len(counts) == len(told) else None,
+        "breakers": dict(sorted(breakers.items())),
+    }
 
 
 def epoch_age_s(answers: Iterable[Any]) -> float:

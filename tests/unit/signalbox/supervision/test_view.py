@@ -11,7 +11,7 @@ from signalbox.errors import NotFound, Unreachable
 from signalbox.registry.query import EVERY_AGENT, Query
 from signalbox.supervision import inspection
 from signalbox.supervision.group import GroupState
-from signalbox.supervision.view import NodeView, agents_total, epoch_age_s, lag_records, pools
+from signalbox.supervision.view import NodeView, actions, agents_total, epoch_age_s, lag_records, pools
 from signalbox.telemetry.exposition import Exposition
 from tests.support.registry import Registry
 
@@ -245,3 +245,12 @@ def test_an_agent_is_found_on_whichever_worker_has_it(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="no worker runs"):
         asyncio.run(none.agent("a"))
     server.close()
+
+
+def test_breakers_are_as_the_least_calm_worker_has_them() -> None:
+    """One that is open in any worker is open, closed ones are left out, and actions in flight are summed up."""
+    one = _answer(actions_in_flight=2, breakers={"bank": "half_open", "sms": "open", "mail": "closed"})
+    other = _answer(actions_in_flight=3, breakers={"bank": "open", "sms": "closed"})
+    assert actions([one, other]) == {"in_flight": 5, "breakers": {"bank": "open", "sms": "open"}}
+    assert actions([one, None])["in_flight"] is None
+    assert actions([]) == {"in_flight": None, "breakers": {}}
