@@ -80,6 +80,7 @@ class MetricsReporter(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(self._every_s):
             self.report()
+            self._resources.report()
 
     def stop(self) -> None:
         """Report once more and end."""
@@ -117,7 +118,6 @@ class MetricsReporter(threading.Thread):
         metrics.ACTION_LOST_THREADS.labels(self._worker).set(self._flow.executor.lost_threads)
         for name, breaker in self._flow.executor.breakers.items():
             metrics.BREAKER_OPEN.labels(self._worker, name).set(_OPENNESS[breaker.state])
-        self._resources.report()
         metrics.SNAPSHOT_LAST_SUCCESS.set(time.time() - (now - self._flow.source.hub.epoch_at))
         per_kind: Counter[str] = Counter()
         for group in list(self._flow.runtime.groups.values()):

@@ -6,9 +6,12 @@ global options mean is in `signalbox.cli.session`.
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, NoReturn, cast
 
 import typer
@@ -132,6 +135,22 @@ def exit_code(error: BaseException, *, verbose: bool) -> int:
         case _:
             say_error(f"unexpected {type(error).__name__}: {error}", None if verbose else "-v shows the traceback")
             return SignalboxError.exit_code
+
+
+def note_interrupts() -> threading.Event:
+    """An event that Ctrl-C sets, for loops that end only by it.
+
+    The exception alone may be lost: one that is raised in a destructor or in a callback of a C library is only printed.
+    """
+    interrupted = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handle)
+    return interrupted
 
 
 def say_error(message: str, hint: str | None = None) -> None:

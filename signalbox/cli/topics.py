@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signalbox.cli.base import Command, group, session
+from signalbox.cli.base import Command, group, note_interrupts, session
 from signalbox.cli.session import Session
 from signalbox.errors import DeadlineExceeded, UsageError
 
@@ -61,7 +61,10 @@ def tail(
     state = session(ctx)
     output, timeout_s = state.output("jsonl"), state.options.timeout
     wanted, begin = _matcher(pattern), _start(start)
-    records = state.reader().read(_full_names(state, topics), start=begin, follow=follow, timeout_s=timeout_s)
+    interrupted = note_interrupts()
+    records = state.reader().read(
+        _full_names(state, topics), start=begin, follow=follow, timeout_s=timeout_s, stop=interrupted.is_set
+    )
     shown = 0
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -72,6 +75,8 @@ def tail(
             yield _as_columns(row) if output.format == "table" else row
 
     output.stream(rows(), _COLUMNS)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     if follow and (count is None or shown < count):
         msg = f"time is up after {timeout_s} s, with {shown} signals shown" + (f" of {count}" if count else "")
         raise DeadlineExceeded(msg)

@@ -137,15 +137,22 @@ class Worker:
         return eventually(answer, timeout_s=PATIENCE_S)[0]
 
     def await_caught_up(self) -> None:
-        """Wait until it has processed everything that is on its inputs now. It must be the only one of its cluster."""
+        """Wait until it has processed everything that is on its inputs, and nothing more comes of it there.
+
+        It must be the only one of its cluster.
+        """
+        before: dict[tuple[str, int], int] = {}
 
         def caught_up() -> bool:
+            nonlocal before
             positions = {split_part(name): place for name, (place, _) in self.ask("status")["positions"].items()}
             partitions = {(self._kafka.topic_prefix + topic, number): (topic, number) for topic, number in positions}
             ends = end_offsets(self._kafka, partitions, timeout_s=PATIENCE_S) if partitions else {}
-            return bool(ends) and all(positions[partitions[place]] == end for place, end in ends.items())
+            # What it has read may make it write to its own inputs a moment later.
+            same, before = ends == before, ends
+            return bool(ends) and same and all(positions[partitions[place]] == end for place, end in ends.items())
 
-        eventually(caught_up, timeout_s=PATIENCE_S, every_s=0.05)
+        eventually(caught_up, timeout_s=PATIENCE_S, every_s=0.25)
 
     def await_exit(self, timeout_s: float = PATIENCE_S) -> int:
         return self.process.wait(timeout_s)

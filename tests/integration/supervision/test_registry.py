@@ -38,7 +38,8 @@ def node_settings(bootstrap: str, name: str = "n1", prefix: str = "") -> Setting
 
 
 def make_topic(settings: Settings, *, partitions: int = 4) -> None:
-    KafkaAdmin(settings.kafka).ensure_topics([settings.topic("registry")], partitions=partitions, replication=1)
+    names = [settings.topic(name) for name in ("registry", "signals")]
+    KafkaAdmin(settings.kafka).ensure_topics(names, partitions=partitions, replication=1)
 
 
 def publish(settings: Settings, *signals: Signal[Any], deleted: str | None = None) -> None:
@@ -231,8 +232,8 @@ def test_a_new_embedded_broker_has_a_new_registry(tmp_path: Path) -> None:
                 feed.release()
                 heartbeat.release()
                 await until(lambda: statuses(feed) == {"b": "running"})
-                [topic] = KafkaAdmin(settings.kafka).topics()
-                assert topic.partitions == 4
+                found = KafkaAdmin(settings.kafka).topics()
+                assert {topic.name: topic.partitions for topic in found} == {"registry": 4, "signals": 4}
         finally:
             broker.stop()
 

@@ -9,6 +9,7 @@ from signalbox.telemetry.metrics import MetricInfo, catalogue
 _UNITS = ("_seconds", "_bytes", "_ratio", "_records")
 #: Gauges that count things or stand for yes, and so have no unit.
 _COUNTS = {
+    "signalbox_action_lost_threads",
     "signalbox_actions_in_flight",
     "signalbox_breaker_open",
     "signalbox_agent_keys",
