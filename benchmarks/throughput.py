@@ -41,6 +41,7 @@ class Bench:
     def run(self, contender: Contender, directory: Path, observer: Observer | None = None) -> Run:
         """One run in a directory of its own."""
         self._topics.clear(keep=SOURCE)
+        self.load()  # anew if somebody added to it, as agents of signalbox do that write signals
         self._topics.create(*OUTPUTS, append_time=True)
         place = Place(bootstrap=self._topics.bootstrap, source=SOURCE, sink=SINK, directory=directory)
         return run_once(

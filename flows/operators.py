@@ -7,6 +7,7 @@ Timers wait until every input has handed over what it held when the flow started
 then happened, and a timer cannot slip in front of a signal that was handled before it fired.
 """
 
+import ctypes
 import threading
 import time
 from dataclasses import dataclass, field
@@ -219,8 +220,20 @@ class _PulsePartition(StatefulSourcePartition[Pulse, None]):
         if now < self._next_s:
             return []
         first = self._next_s == 0.0
+        if first:
+            _keep_thread_state()
         self._next_s = now + _PULSE_EVERY_S
         return [Pulse.START if first else Pulse.BEAT]
 
     def snapshot(self) -> None:
         return None
+
+
+def _keep_thread_state() -> None:
+    """Keep Python's state of the engine's thread, on which this is called, until the process ends.
+
+    The engine is a foreign thread that takes the interpreter's lock thousands of times a second. Each time, Python would
+    make a state for the thread, with a stack from the operating system, and throw both away when the lock is let go.
+    One more acquisition that is never undone keeps them.
+    """
+    ctypes.pythonapi.PyGILState_Ensure()
