@@ -232,8 +232,8 @@ class _PulsePartition(StatefulSourcePartition[Pulse, None]):
 def _keep_thread_state() -> None:
     """Keep Python's state of the engine's thread, on which this is called, until the process ends.
 
-    The engine is a foreign thread that takes the interpreter's lock thousands of times a second. Each time, Python would
-    make a state for the thread, with a stack from the operating system, and throw both away when the lock is let go.
-    One more acquisition that is never undone keeps them.
+    The engine is a foreign thread that takes the interpreter's lock thousands of times a second. Each time, Python
+    would make a state for the thread, with a stack from the operating system, and throw both away when the lock is let
+    go. One more acquisition that is never undone keeps them.
     """
     ctypes.pythonapi.PyGILState_Ensure()
