@@ -11,7 +11,7 @@ import ctypes
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -43,6 +43,8 @@ _LATEST_MS = 253_402_300_799_000
 #: How often a group that keeps output back looks whether its snapshots are old enough, when no signal comes.
 _RELEASE_EVERY_MS = 50
 _PULSE_EVERY_S = 5.0
+#: How often it looks whether the flow is to drain.
+_PULSE_LOOKS = timedelta(milliseconds=20)
 _PULSE_PART = "pulse"
 
 
@@ -224,6 +226,9 @@ class _PulsePartition(StatefulSourcePartition[Pulse, None]):
             _keep_thread_state()
         self._next_s = now + _PULSE_EVERY_S
         return [Pulse.START if first else Pulse.BEAT]
+
+    def next_awake(self) -> datetime | None:
+        return datetime.now(UTC) + _PULSE_LOOKS
 
     def snapshot(self) -> None:
         return None

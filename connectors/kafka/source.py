@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 _BUFFERED = 50_000
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
+#: After a poll that brought less than so much, all partitions wait so long and are then asked together. Each asked in its
+#: own time, every few records would take a round through the whole flow, which costs more than handling them.
+_PLENTY = 100
+_REST = timedelta(milliseconds=1.5)
 _METADATA_TIMEOUT_S = 30.0
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
@@ -133,6 +137,8 @@ class ConsumerHub:
         """Where partitions that are let go have ended."""
         self.busy_s = 0.0
         """Seconds the worker spent on records since the start."""
+        self.awake_at: datetime | None = None
+        """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
         self._handed_at: float | None = None
@@ -187,6 +193,7 @@ class ConsumerHub:
         consumer = self._assigned()
         self._polled_at = now
         messages = consumer.consume(self._poll_records, 0)
+        self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
         if messages:
             self._distribute(messages, consumer)
         if now - self._mirrored_at >= _MIRROR_EVERY_S:
@@ -318,7 +325,7 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         return batches
 
     def next_awake(self) -> datetime | None:
-        return None
+        return self._hub.awake_at
 
     def snapshot(self) -> int:
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)

@@ -24,14 +24,15 @@ def list_actions(ctx: typer.Context) -> None:
 
 @app.command("show", cls=Command)
 def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Show how an action is run, and the JSON Schema of its parameters."""
+    """Show how an action is run, and the JSON Schemas of its parameters and of its result."""
     state = session(ctx)
     actions = load_plan(state.settings()).actions
     if name not in actions:
         msg = f"there is no action {name!r}"
         raise NotFound(msg, hint=f"the app has: {', '.join(sorted(actions))}")
     action = actions[name]
-    state.output().record({**_described(action), "params": action.params.model_json_schema()})
+    schemas = {"params": action.params.model_json_schema(), "result": action.result.json_schema(mode="serialization")}
+    state.output().record({**_described(action), **schemas})
 
 
 def _described(action: "Action") -> dict[str, Any]:
@@ -42,4 +43,6 @@ def _described(action: "Action") -> dict[str, Any]:
         "timeout_s": action.timeout_s,
         "limit": action.limit,
         "max_attempts": action.retry.max_attempts,
+        "on_unknown": action.on_unknown,
+        "resources": dict(action.resources),
     }
