@@ -107,8 +107,8 @@ class KafkaSettings(_Group):
     routes: dict[str, str] = Field(default_factory=_default_routes)
     """Signal type pattern -> topic that signals derived by agents go to; the most specific pattern wins. Those given
     come on top of the defaults."""
-    linger_ms: NonNegativeFloat = 1.0
-    """How long the sink waits to fill a request. Throughput is served by batches from the source, so latency wins."""
+    linger_ms: NonNegativeFloat = 0.5
+    """How long the sink waits to fill a request. While one is under way the next fills up anyway, so latency wins."""
 
     @field_validator("routes")
     @classmethod

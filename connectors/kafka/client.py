@@ -19,6 +19,9 @@ from signalbox.errors import ConfigError, Conflict, NotFound, SignalboxError, Un
 CALL_TIMEOUT_S = 10.0
 #: The largest record we write: a dead letter with its original bytes in base64. Topics may allow less.
 MAX_RECORD_BYTES = 4_194_304
+#: Requests that a producer of a flow has under way to one broker. A broker handles those of a connection one after the
+#: other, so a second one only waits there, half empty, where it would fill up while it waits here.
+IN_FLIGHT = 1
 
 #: A message of a client that comes again is logged once in so long.
 _LOG_AGAIN_S = 30.0

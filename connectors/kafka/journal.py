@@ -6,7 +6,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from connectors.kafka.client import producer_config
+from connectors.kafka.client import IN_FLIGHT, producer_config
 from schemas.signal import HEADER_PREFIX, Signal, encode
 from signalbox.config import EFFECTS_TOPIC, KafkaSettings
 
@@ -26,7 +26,7 @@ class KafkaJournal:
     def connect(self) -> None:
         """Begin to connect, without waiting: an idempotent producer needs half a second before its first delivery."""
         # A record waits for its broker as long as it takes, as the sink's do.
-        self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0}))
+        self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0, "max.in.flight": IN_FLIGHT}))
         threading.Thread(target=self._tell, args=(self._producer,), name="journal", daemon=True).start()
 
     def append(self, partition: int, signal: Signal[Any], acknowledged: Callable[[BaseException | None], None]) -> None:

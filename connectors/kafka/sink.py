@@ -17,7 +17,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
-from connectors.kafka.client import client_config, is_passing
+from connectors.kafka.client import IN_FLIGHT, client_config, is_passing
 from connectors.kafka.offsets import end_offsets
 from connectors.kafka.source import part_name, split_part
 from signalbox.config import KafkaSettings
@@ -265,6 +265,7 @@ def _producer_config(settings: KafkaSettings) -> dict[str, object]:
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": settings.linger_ms,
+            "max.in.flight": IN_FLIGHT,
             # A record waits for its broker as long as it takes: giving up would only mean to repeat it.
             "message.timeout.ms": 0,
             "message.max.bytes": 4_194_304,
