@@ -148,6 +148,8 @@ def _server_properties(data: Path, port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.min.isr": 1,
         # The default, 128 MB, is a quarter of the heap.
         "log.cleaner.dedupe.buffer.size": 16_777_216,
+        # A topic that can be compacted is seen soon: the looks cost nothing on a broker of a few topics.
+        "log.cleaner.backoff.ms": 1_000,
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
