@@ -26,7 +26,9 @@ class KafkaJournal:
     def connect(self) -> None:
         """Begin to connect, without waiting: an idempotent producer needs half a second before its first delivery."""
         # A record waits for its broker as long as it takes, as the sink's do.
-        self._producer = Producer(producer_config(self._settings, **{"message.timeout.ms": 0, "max.in.flight": IN_FLIGHT}))
+        self._producer = Producer(
+            producer_config(self._settings, **{"message.timeout.ms": 0, "max.in.flight": IN_FLIGHT})
+        )
         threading.Thread(target=self._tell, args=(self._producer,), name="journal", daemon=True).start()
 
     def append(self, partition: int, signal: Signal[Any], acknowledged: Callable[[BaseException | None], None]) -> None:
