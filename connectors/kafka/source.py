@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 _BUFFERED = 50_000
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
-#: After a poll that brought less than so much, all partitions wait so long and are then asked together. Each asked in its
-#: own time, every few records would take a round through the whole flow, which costs more than handling them.
+#: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
+#: in its own time, every few records would take a round through the whole flow, which costs more than handling them.
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
 _METADATA_TIMEOUT_S = 30.0
