@@ -76,10 +76,8 @@ def build(settings: Settings, *, workers: int = 1, index: int = 0) -> AgentsFlow
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
     )
-    journal = KafkaJournal(settings.kafka)
-    if plan.has_effects:
-        journal.connect()
-    executor = Executor(plan.actions, journal, Services.of(settings, runtime.clock, workers=workers, index=index))
+    services = Services.of(settings, runtime.clock, workers=workers, index=index)
+    executor = Executor(plan.actions, KafkaJournal(settings.kafka), services)
     source = KafkaSource(
         settings.kafka,
         starts=starts,

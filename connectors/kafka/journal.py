@@ -19,17 +19,12 @@ class KafkaJournal:
     """See `signalbox.actions.executor.Journal`. Any thread may append."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self._producer: Producer | None = None
-        self._closed = threading.Event()
-
-    def connect(self) -> None:
-        """Begin to connect, without waiting: an idempotent producer needs half a second before its first delivery."""
+        """It begins to connect at once: an idempotent producer needs half a second before its first delivery."""
+        self._prefix = settings.topic_prefix
         # A record waits for its broker as long as it takes, as the sink's do.
-        self._producer = Producer(
-            producer_config(self._settings, **{"message.timeout.ms": 0, "max.in.flight": IN_FLIGHT})
-        )
-        threading.Thread(target=self._tell, args=(self._producer,), name="journal", daemon=True).start()
+        self._producer = Producer(producer_config(settings, **{"message.timeout.ms": 0, "max.in.flight": IN_FLIGHT}))
+        self._closed = threading.Event()
+        threading.Thread(target=self._tell, name="journal", daemon=True).start()
 
     def append(self, partition: int, signal: Signal[Any], acknowledged: Callable[[BaseException | None], None]) -> None:
         """Write to a partition of `effects`; `acknowledged` hears None when the broker has it, else why not."""
@@ -48,8 +43,7 @@ class KafkaJournal:
             (f"{HEADER_PREFIX}id", signal.id),
             (f"{HEADER_PREFIX}type", signal.type),
         ]
-        assert self._producer is not None, "connected before anything is read that could be journaled"
-        name = self._settings.topic_prefix + topic
+        name = self._prefix + topic
         while True:
             try:
                 self._producer.produce(name, encode(signal), signal.key, headers=headers, **options)
@@ -60,10 +54,9 @@ class KafkaJournal:
     def close(self) -> None:
         """Wait a little for what is under way, and let go."""
         self._closed.set()
-        if self._producer is not None:
-            self._producer.flush(_CLOSE_TIMEOUT_S)
+        self._producer.flush(_CLOSE_TIMEOUT_S)
 
-    def _tell(self, producer: Producer) -> None:
+    def _tell(self) -> None:
         """Let the library call back for what the broker has taken."""
         while not self._closed.is_set():
-            producer.poll(_POLL_S)
+            self._producer.poll(_POLL_S)

@@ -55,3 +55,4 @@ async def die(call: Call, context: ActionContext) -> None:
 
 
 app = App(actions=[pay, pay_blocking, die])
+without_effects = App(builtins=False)

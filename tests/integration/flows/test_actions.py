@@ -138,3 +138,11 @@ def test_errors_that_pass_are_tried_again(make_system: MakeSystem, tmp_path: Pat
     assert results["t1"].data["error"] == {"type": "not_yet", "message": "not yet", "retryable": True}
     assert [attempt for _, attempt, _ in _calls(log)[0]] == [1, 2, 3]
     assert len({key for key, _, _ in _calls(log)[0]}) == 1
+
+
+def test_a_worker_reports_its_resources_even_without_actions(make_system: MakeSystem) -> None:
+    """An app with no action that has an effect tells the monitor of its resources all the same."""
+    system = make_system(node={"app": "tests.support.acting:without_effects"}, telemetry={"flush_s": 0.1})
+    system.start()
+    told = eventually(lambda: system.signals("signals"), timeout_s=PATIENCE_S, every_s=0.2)
+    assert {one.type for one in told} == {"system.resources.metrics"}
