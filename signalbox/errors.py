@@ -12,7 +12,10 @@
 A message says what is wrong, with which value; `hint` says what to do about it.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class SignalboxError(Exception):
@@ -77,6 +80,13 @@ def described(error: BaseException) -> tuple[str, str]:
     except Exception:  # noqa: BLE001 - it is somebody else's class
         message = "(it has no readable message)"
     return error.__class__.__name__[:256] or "Exception", message
+
+
+def first_problem(error: "ValidationError", whole: str) -> str:
+    """The first thing that a validation found wrong, and where; `whole` names the place if it is all of it."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or whole
+    return f"{place}: {first['msg']}"
 
 
 def _rebuild(kind: type[SignalboxError], message: str, hint: str | None) -> SignalboxError:

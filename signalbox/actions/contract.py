@@ -4,6 +4,7 @@ An action with an effect may wait, fail and be tried again; it runs beside the d
 A pure one (`effect=False`) only computes; it runs within its agent's handler.
 """
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -94,7 +95,6 @@ class Action:
     """Gives a result in place of an error that may pass but did not in time; None lets the error stand."""
     ends_itself: bool = False
     """Whether a deadline or a cancellation does not end it, but its steps, so that it can clean up behind itself."""
-    wants_context: bool = False
 
     @property
     def is_async(self) -> bool:
@@ -167,7 +167,7 @@ def action(
     """
 
     def make(function: Function) -> Action:
-        params, result, wants_context = _signature(function, effect)
+        params, result = _signature(function, effect)
         if not effect and inspect.iscoroutinefunction(function):
             msg = f"the action {function.__name__!r} is an async def, and effect=False"
             raise ConfigError(msg, hint="leave effect=False out: what waits runs beside the dataflow")
@@ -195,18 +195,18 @@ def action(
             compensation=compensation,
             fallback=fallback,
             ends_itself=ends_itself,
-            wants_context=wants_context,
         )
 
     return make
 
 
+@functools.cache
 def takes_context(function: Function) -> bool:
     """Whether a function's second parameter gets the `ActionContext`."""
     return len(inspect.signature(function).parameters) == 2
 
 
-def _signature(function: Function, effect: bool) -> tuple[type[BaseModel], TypeAdapter[Any], bool]:
+def _signature(function: Function, effect: bool) -> tuple[type[BaseModel], TypeAdapter[Any]]:
     hints = get_type_hints(function)
     parameters = list(inspect.signature(function).parameters)
     model = hints.get(parameters[0]) if parameters else None
@@ -218,7 +218,7 @@ def _signature(function: Function, effect: bool) -> tuple[type[BaseModel], TypeA
         )
     annotation = hints.get("return", Any)
     try:
-        return model, TypeAdapter(annotation), wants_context
+        return model, TypeAdapter(annotation)
     except PydanticSchemaGenerationError:
         msg = f"the action {function.__name__!r} returns {annotation}, which has no JSON form"
         raise ConfigError(msg, hint="return a pydantic model, or JSON values") from None

@@ -11,8 +11,8 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -28,7 +28,7 @@ from signalbox.actions.queue import ActionQueue, Key, Waiting
 from signalbox.actions.retry import ActionError, Retry
 from signalbox.actions.services import Services
 from signalbox.actions.threads import ThreadPool
-from signalbox.errors import described
+from signalbox.errors import described, first_problem
 from signalbox.resources import ResourceExhausted, Token
 
 Reason: TypeAlias = Literal["start", "retry", "restart", "drain"]
@@ -178,7 +178,7 @@ class Striver:
         try:
             async with AsyncExitStack() as holding:
                 effort.tokens = [
-                    await holding.enter_async_context(self._held(effort, pool, count))
+                    await self._hold(holding, effort, pool, count)
                     for pool, count in sorted(effort.action.resources.items())
                 ]
                 return await self._guarded(effort, shared.breaker if shared else None)
@@ -186,19 +186,15 @@ class Striver:
             self._queue.release(waiting)
             self._admit()
 
-    @asynccontextmanager
-    async def _held(self, effort: Effort, pool: str, count: int) -> AsyncIterator[Token]:
-        """Tokens of a pool, waited for until the deadline."""
+    async def _hold(self, holding: AsyncExitStack, effort: Effort, pool: str, count: int) -> Token:
+        """Tokens of a pool, waited for until the deadline, and held until `holding` ends."""
+        left_s = self._left_s(effort.deadline)
         try:
-            token = await self._services.resources.acquire(
-                pool, count, holder=effort.agent_id, wait_s=self._left_s(effort.deadline)
+            return await holding.enter_async_context(
+                self._services.resources.hold(pool, count, holder=effort.agent_id, wait_s=left_s)
             )
         except ResourceExhausted as error:
             raise ActionError(str(error), type="insufficient_resources", retryable=error.retryable) from None
-        try:
-            yield token
-        finally:
-            self._services.resources.release(token)
 
     async def _guarded(self, effort: Effort, breaker: CircuitBreaker | None) -> Any:
         """Attempt it if its circuit breaker lets it, which is told how it went."""
@@ -285,7 +281,7 @@ class Striver:
                 self._services.resources.renew(token)
             watch.heard()
 
-        context = self._context(effort, heartbeat) if _wants(effort) else None
+        context = self._context(effort, heartbeat) if takes_context(effort.function) else None
         arguments = (effort.params,) if context is None else (effort.params, context)
         try:
             async with watch.timeout:
@@ -375,12 +371,6 @@ def _limits(effort: Effort, dependency: Dependency | None) -> tuple[tuple[Key, i
     return (*effort.limits, (("dependency", dependency.name), dependency.limit))
 
 
-def _wants(effort: Effort) -> bool:
-    if effort.function is effort.action.run:
-        return effort.action.wants_context
-    return takes_context(effort.function)
-
-
 def _is_cancelled_from_outside(error: BaseException) -> bool:
     """Whether somebody cancelled our task; an action may raise the same of its own accord."""
     task = asyncio.current_task()
@@ -401,9 +391,7 @@ def _error_info(error: BaseException, retry: Retry) -> ErrorInfo:
 
 def invalid_params(error: ValidationError) -> ErrorInfo:
     """A validation error as the error of a task."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "params"
-    return ErrorInfo(type="invalid_params", message=f"{place}: {first['msg']}")
+    return ErrorInfo(type="invalid_params", message=first_problem(error, "params"))
 
 
 def failed(type: str, message: str) -> Outcome:

@@ -9,6 +9,7 @@ from schemas.control import AgentControl, AgentSpawn
 from schemas.payloads.actions import ActionCompleted, ActionFailed
 from schemas.signal import Signal
 from signalbox.agents.plan import Kind, Plan
+from signalbox.errors import first_problem
 from signalbox.routing import is_valid_type
 
 
@@ -86,6 +87,4 @@ def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
 
 
 def _invalid(error: ValidationError) -> Refused:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"]) or "data"
-    return Refused(f"{place}: {first['msg']}", reason="invalid_payload")
+    return Refused(first_problem(error, "data"), reason="invalid_payload")

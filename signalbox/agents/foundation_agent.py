@@ -18,7 +18,7 @@ from schemas.signal import Signal, encode
 from signalbox.actions import ActionError
 from signalbox.agents.contract import Agent, Context, Keyed, Singleton
 from signalbox.agents.directives import Directive, Emit
-from signalbox.errors import described
+from signalbox.errors import described, first_problem
 from signalbox.ids import derived_id
 
 Outcome = tuple[Any, ErrorInfo | None, float]
@@ -188,9 +188,7 @@ def _attempt(run: Callable[[], Any]) -> tuple[Any, ErrorInfo | None]:
         kind, retryable = error.type[:256] or name, bool(error.retryable)
         return None, ErrorInfo(type=kind, message=message, retryable=retryable, details=error.details)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "params"
-        return None, ErrorInfo(type="invalid_params", message=f"{place}: {first['msg']}", retryable=False)
+        return None, ErrorInfo(type="invalid_params", message=first_problem(error, "params"), retryable=False)
     except BaseException as error:  # noqa: BLE001 - an action may raise anything; it becomes the task's error
         name, message = described(error)
         return None, ErrorInfo(type=name, message=message, retryable=False)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from schemas.payloads.base import ErrorInfo
 from signalbox.actions import ActionContext, ActionError, Breaker, Dependency, Rate, Retry, action
 from signalbox.errors import ConfigError
-from tests.support.action_bench import MakeBench, Params
+from tests.support.action_bench import Bench, MakeBench, Params
 from tests.support.eventually import eventually
 
 
@@ -91,6 +91,38 @@ def test_a_rate_spreads_calls(bench: MakeBench) -> None:
     for id in ids:
         made.outcome(id)
     assert calls[14] - calls[0] >= 10 / 50 - 0.02
+
+
+def test_tokens_of_a_pool_are_held_for_an_attempt(bench: MakeBench) -> None:
+    """No more run at once than the pool has tokens; what asks for more than there are at all fails without another try."""
+    crowd = Crowd()
+
+    @action(resources={"heavy_computation": 2})
+    async def work(params: Params) -> None:
+        """Takes half of the pool."""
+        await crowd.stay("pool")
+
+    @action(resources={"heavy_computation": 5}, retry=Retry(max_attempts=3, first_s=0.001))
+    async def overdo(params: Params) -> None:
+        """Never to be had."""
+
+    made = bench(work, overdo)
+    for id in [made.start("work") for _ in range(8)]:
+        assert made.outcome(id)["type"] == "action.completed"
+    assert crowd.most == {"pool": 2}
+    refused = made.outcome(made.start("overdo"))
+    assert (refused["error"]["type"], refused["error"]["retryable"]) == ("insufficient_resources", False)
+
+
+def test_an_action_names_pools_that_there_are() -> None:
+    """Tokens of an unknown pool are a configuration error, before anything runs."""
+
+    @action(resources={"nothing": 1})
+    async def work(params: Params) -> None:
+        """Cannot run."""
+
+    with pytest.raises(ConfigError, match="nothing"):
+        Bench(work)
 
 
 @pytest.mark.parametrize(("per_s", "burst"), [(0, 1), (-1, 1), (1, 0)])
