@@ -184,9 +184,11 @@ class Executor:
 
     def _cancel(self, id: str) -> None:
         run = self._runs.get(id)
-        if run is None or run.task is None or run.is_ending:
+        # Without an effort its task has not begun, and will see by itself that it was cancelled; ended before its first
+        # step, it would leave no outcome.
+        if run is None or run.task is None or run.effort is None or run.is_ending:
             return
-        if run.steps is not None and run.effort is not None and run.effort.action.ends_itself and run.effort.has_begun:
+        if run.steps is not None and run.effort.action.ends_itself and run.effort.has_begun:
             run.steps.cancel()
         else:
             run.task.cancel()
