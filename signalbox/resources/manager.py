@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from signalbox.clock import Clock
 from signalbox.config import ResourceSettings
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 _MIB = 1 << 20
 
 
+Level: TypeAlias = Literal["normal", "warning", "critical"]
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceReading:
     """How much of one resource is in use."""
@@ -33,7 +36,7 @@ class ResourceReading:
     """`memory`, or `pool.` and the pool's name."""
     ratio: float
     """Used as a ratio of what there is; above 1 for memory beyond its limit."""
-    level: Literal["normal", "warning", "critical"]
+    level: Level
     """`warning` from `resources.alert_threshold` on; `critical` where requests are refused or wait."""
 
 
@@ -161,9 +164,7 @@ class ResourceManager:
         return found
 
     def _reading(self, resource: str, ratio: float, *, critical: bool) -> ResourceReading:
-        if ratio < self._settings.alert_threshold:
-            return ResourceReading(resource, ratio, "normal")
-        return ResourceReading(resource, ratio, "critical" if critical else "warning")
+        return ResourceReading(resource, ratio, level_of(ratio, self._settings.alert_threshold, critical=critical))
 
     def _admitted(self, name: str, tokens: int) -> Pool:
         """The pool, if it could ever give so many."""
@@ -194,6 +195,13 @@ class ResourceManager:
                 await woken.wait()
         except TimeoutError:
             self.expire()
+
+
+def level_of(ratio: float, alert_threshold: float, *, critical: bool) -> Level:
+    """How serious it is that so much of a resource is in use; `critical` where requests are refused or wait."""
+    if ratio < alert_threshold:
+        return "normal"
+    return "critical" if critical else "warning"
 
 
 def _busy(pool: Pool, tokens: int, *, waited_s: float | None = None) -> ResourceExhausted:

@@ -9,7 +9,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
 
 import signalbox
 from schemas.payloads.base import Payload
@@ -22,6 +21,7 @@ from signalbox.config import REGISTRY_TOPIC, Settings
 from signalbox.errors import SignalboxError
 from signalbox.ports import Publisher, Reader
 from signalbox.registry.view import NODE_KEY_PREFIX, RegistryView
+from signalbox.resources import level_of
 from signalbox.supervision.threads import CallerThread
 from signalbox.telemetry.logs import get_logger
 from signalbox.telemetry.metrics import REGISTRY_DROPPED
@@ -173,8 +173,7 @@ class Heartbeat:
     def _fullness(self) -> ResourceMetrics:
         """For the monitor, which raises an alert before agents have to be left out."""
         ratio, threshold = self._fill_ratio(), self._settings.resources.alert_threshold
-        level: Literal["normal", "warning", "critical"] = "normal" if ratio < threshold else "warning"
-        full = ResourceLevel(resource="registry", ratio=ratio, level="critical" if ratio >= 1 else level)
+        full = ResourceLevel(resource="registry", ratio=ratio, level=level_of(ratio, threshold, critical=ratio >= 1))
         return ResourceMetrics(levels=(full,), alert_threshold=threshold, timestamp=datetime.now(UTC))
 
     async def _tell(self, topic: str, type: str, data: Payload) -> None:

@@ -46,6 +46,7 @@ PUBLIC = {
         "ResourceManager",
         "ResourceReading",
         "Token",
+        "level_of",
         "share",
     ],
     "signalbox.routing": [
