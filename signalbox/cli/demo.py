@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +25,9 @@ import typer
 
 from signalbox.cli.base import session
 from signalbox.cli.demo_outage import Outage, show_outage
+from signalbox.cli.demo_watch import wait_until, watching
 from signalbox.cli.session import SOURCE, Session
-from signalbox.errors import DeadlineExceeded, SignalboxError
+from signalbox.errors import SignalboxError
 
 if TYPE_CHECKING:
     from schemas.signal import Signal
@@ -67,7 +69,8 @@ def demo(
         with _node(data_dir) as node:
             _say(f"{node} ({time.monotonic() - began:.1f} s)")
             kafka = _kafka(data_dir)
-            with _reading(kafka) as seen:
+            seen = Seen()
+            with watching(kafka, _TOPICS, start="start", note=partial(_sort, seen)):
                 _show_sensors(seen)
                 killed = _run_tasks(kafka, data_dir, duration, random.Random(seed))  # noqa: S311 - no secret
                 _await_answers(seen)
@@ -126,28 +129,6 @@ def _kafka(data_dir: Path) -> "KafkaSettings":
     ).kafka
 
 
-@contextlib.contextmanager
-def _reading(kafka: "KafkaSettings") -> Iterator[Seen]:
-    """Reads the topics from their start, in a thread, as any consumer would."""
-    from schemas.signal import MalformedSignal, decode
-    from signalbox import plugins
-
-    seen, done = Seen(), threading.Event()
-
-    def read() -> None:
-        for record in plugins.reader(kafka).read(_TOPICS, start="start", follow=True, timeout_s=None, stop=done.is_set):
-            with contextlib.suppress(MalformedSignal):
-                _sort(seen, record.topic, decode(record.value, record.headers))
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join(timeout=10)
-
-
 def _sort(seen: Seen, topic: str, signal: "Signal[Any]") -> None:
     if topic == "results":
         seen.answers[signal.data["task_id"]] += 1
@@ -160,7 +141,7 @@ def _sort(seen: Seen, topic: str, signal: "Signal[Any]") -> None:
 
 
 def _show_sensors(seen: Seen) -> None:
-    _wait(lambda: len(seen.readings) >= 2, _START_TIMEOUT_S, "no sensor reading came")
+    wait_until(lambda: len(seen.readings) >= 2, _START_TIMEOUT_S, "no sensor reading came")
     for reading in seen.readings[:2]:
         data = reading.data
         _say(
@@ -201,7 +182,7 @@ def _kill_worker(data_dir: Path) -> int:
 
 
 def _await_answers(seen: Seen) -> None:
-    _wait(lambda: len(seen.answers) >= TASKS, _ANSWER_TIMEOUT_S, "some tasks were never answered")
+    wait_until(lambda: len(seen.answers) >= TASKS, _ANSWER_TIMEOUT_S, "some tasks were never answered")
     _say(f"the supervisor started a new worker from the last snapshot; {len(seen.answers)} tasks are answered")
 
 
@@ -212,7 +193,7 @@ def _show_bad_input(kafka: "KafkaSettings", seen: Seen) -> None:
     publisher.publish_raw("signals", None, b'{"specversion": "1.0", "id": "half', ())
     publisher.flush(_ANSWER_TIMEOUT_S)
     publisher.close()
-    _wait(lambda: bool(seen.dead_letters), _ANSWER_TIMEOUT_S, "the broken record did not become a dead letter")
+    wait_until(lambda: bool(seen.dead_letters), _ANSWER_TIMEOUT_S, "the broken record did not become a dead letter")
     letter = seen.dead_letters[0].data
     origin = letter["origin"]
     place = f"{origin['topic']}/{origin['partition']}/{origin['offset']}"
@@ -220,7 +201,7 @@ def _show_bad_input(kafka: "KafkaSettings", seen: Seen) -> None:
 
 
 def _show_alerts(seen: Seen) -> None:
-    _wait(lambda: bool(seen.alerts), _ALERT_TIMEOUT_S, "no alert came")
+    wait_until(lambda: bool(seen.alerts), _ALERT_TIMEOUT_S, "no alert came")
     _say(f"the bound is set to {_ALERT_THRESHOLD:.0%} here, so that a calm machine raises alerts too; on `alerts`:")
     for alert in seen.alerts:
         _say(f"alert: {alert.type} {alert.data['severity']}: {alert.data['message']}")
@@ -246,15 +227,6 @@ def _summarise(state: Session, seen: Seen, outage: Outage, killed: int, took_s: 
     if summary["lost"] or duplicated:
         msg = f"{summary['lost']} tasks were lost and {duplicated} answered twice"
         raise SignalboxError(msg)
-
-
-def _wait(condition: Any, timeout_s: float, otherwise: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            msg = f"{otherwise} within {timeout_s:.0f} s"
-            raise DeadlineExceeded(msg)
-        time.sleep(0.02)
 
 
 def _say(line: str) -> None:

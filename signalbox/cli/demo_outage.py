@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from signalbox.cli.demo_watch import wait_until, watching
 from signalbox.cli.session import SOURCE
-from signalbox.errors import DeadlineExceeded, SignalboxError
+from signalbox.errors import SignalboxError
 
 if TYPE_CHECKING:
     from schemas.signal import Signal
@@ -56,8 +58,9 @@ class Service:
                 self.send_response(HTTPStatus.INTERNAL_SERVER_ERROR if failing else HTTPStatus.OK)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(OSError):  # whoever asked could not wait, and is gone
+                    self.end_headers()
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 return
@@ -103,15 +106,19 @@ def show_outage(kafka: "KafkaSettings", say: Say) -> Outage:
     Raises:
         SignalboxError: not all calls ended well, or the breaker did not do its work.
     """
-    with Service().running() as service, _watching(kafka, service.host, say) as outage:
+    outage = Outage()
+    with (
+        Service().running() as service,
+        watching(kafka, ("results", "telemetry"), start="now", note=partial(_note, outage, service.host, say)),
+    ):
         say(f"a service at http://{service.host} is started; {CALLS} tasks call it, {_PER_S} a second")
         _send(kafka, service, say)
-        _wait(lambda: "open" in outage.breaker, "the circuit breaker did not open")
+        wait_until(lambda: "open" in outage.breaker, _TIMEOUT_S, "the circuit breaker did not open")
         calls = service.calls
         service.mood = Mood.WELL
         say(f"the service is well again after {calls} calls, and is left alone until the breaker tries it")
-        _wait(lambda: len(outage.answers) >= CALLS, "some calls were never answered")
-        _wait(lambda: outage.breaker[-1:] == ["closed"], "the circuit breaker did not close")
+        wait_until(lambda: len(outage.answers) >= CALLS, _TIMEOUT_S, "some calls were never answered")
+        wait_until(lambda: outage.breaker[-1:] == ["closed"], _TIMEOUT_S, "the circuit breaker did not close")
         say(
             f"{len(outage.answers)} of {CALLS} calls ended well: {outage.retried} after retries, "
             f"{outage.fallbacks} hasty ones with their fallback; the service got {service.calls} calls"
@@ -148,32 +155,7 @@ def _send(kafka: "KafkaSettings", service: Service, say: Say) -> None:
     publisher.close()
 
 
-@contextlib.contextmanager
-def _watching(kafka: "KafkaSettings", host: str, say: Say) -> Iterator[Outage]:
-    """Read what becomes of the calls and of the host's breaker, in a thread."""
-    from schemas.signal import MalformedSignal, decode
-    from signalbox import plugins
-
-    outage, done = Outage(), threading.Event()
-    records = plugins.reader(kafka).read(
-        ("results", "telemetry"), start="now", follow=True, timeout_s=None, stop=done.is_set
-    )
-
-    def read() -> None:
-        for record in records:
-            with contextlib.suppress(MalformedSignal):
-                _note(outage, decode(record.value, record.headers), host, say)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield outage
-    finally:
-        done.set()
-        thread.join(timeout=10)
-
-
-def _note(outage: Outage, signal: "Signal[Any]", host: str, say: Say) -> None:
+def _note(outage: Outage, host: str, say: Say, topic: str, signal: "Signal[Any]") -> None:
     if signal.type == "breaker.changed" and signal.subject == host:
         outage.breaker.append(signal.data["after"])
         what = {"open": "opens: no more calls", "half_open": "lets probes through", "closed": "closes: all is well"}
@@ -186,12 +168,3 @@ def _note(outage: Outage, signal: "Signal[Any]", host: str, say: Say) -> None:
 def _is_fallback(answer: "Signal[Any]") -> bool:
     result = answer.data.get("result")
     return isinstance(result, dict) and result.get("fallback") is True
-
-
-def _wait(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            msg = f"{otherwise} within {_TIMEOUT_S:.0f} s"
-            raise DeadlineExceeded(msg)
-        time.sleep(0.02)
