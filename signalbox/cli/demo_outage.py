@@ -1,6 +1,7 @@
 """The part of the demo in which another service slows down and fails, and the calls to it end well all the same."""
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,15 @@ class Mood(Enum):
     FAILING = "failing"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A caller that could not wait is gone, and whatever was under way with it ends.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class Service:
     """A small HTTP service on the loopback, which does as it is told."""
 
@@ -58,15 +68,13 @@ class Service:
                 self.send_response(HTTPStatus.INTERNAL_SERVER_ERROR if failing else HTTPStatus.OK)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
-                with contextlib.suppress(OSError):  # whoever asked could not wait, and is gone
-                    self.end_headers()
-                    self.wfile.write(body)
+                self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 return
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._server.server_port}"
 
     @contextlib.contextmanager
