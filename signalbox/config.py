@@ -34,6 +34,7 @@ from pydantic_settings import (
 )
 
 from signalbox.errors import ConfigError
+from signalbox.scaling.policy import ScalingSettings, Units
 
 PROFILES = ("dev", "prod")
 #: The topic of actions that were asked for, and how they ended.
@@ -120,8 +121,8 @@ class KafkaSettings(_Group):
 class FlowSettings(_Group):
     """One Bytewax dataflow."""
 
-    workers: PositiveInt = 1
-    """Worker processes. More than `kafka.partitions` cannot share the load."""
+    workers: Units = 1
+    """Worker processes to begin with. More than `kafka.partitions` cannot share the load."""
     epoch_ms: PositiveInt = 1000
     """Snapshot interval: at most this much work is repeated after a crash."""
     poll_records: PositiveInt = 3_000
@@ -132,6 +133,7 @@ class FlowsSettings(_Group):
     """The dataflows by name."""
 
     agents: FlowSettings = FlowSettings()
+    scaling: FlowSettings = FlowSettings()
 
 
 class AgentSettings(_Group):
@@ -339,6 +341,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     actions: ActionSettings = Field(default_factory=ActionSettings)
     resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    scaling: ScalingSettings = Field(default_factory=ScalingSettings)
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

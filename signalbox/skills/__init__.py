@@ -1,0 +1,1 @@
+"""The skills that ship: bundles of handlers, state and settings that agents mount. The contract: `agents/skill.py`."""
