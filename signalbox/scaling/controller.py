@@ -164,7 +164,9 @@ def _surge(policy: Policy, memory: Memory, sample: Sample, lag: float) -> float:
     power = (memory.capacity.per_unit or 0.0) * sizing.effective(sample.units, sample.partitions)
     if lag <= vetoes.BACKLOG_S * (power or memory.arrivals or 0.0):
         return 0.0
-    return min(memory.recent[-min(policy.up_samples, len(memory.recent)) :], default=0.0)
+    # Where there is nobody to work, what waits is proof enough.
+    agreeing = policy.up_samples if sample.units else 1
+    return min(memory.recent[-agreeing:], default=0.0)
 
 
 def _forecast(policy: Policy, memory: Memory, sample: Sample) -> float | None:

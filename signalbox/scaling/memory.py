@@ -55,6 +55,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     at: float | None = None
     """Time of the last sample."""
+    seen_at: float | None = None
+    """Time of the last one that was whole, or showed a change under way."""
     units: int | None = None
     """Units in the last sample."""
     settled: bool = False
