@@ -14,6 +14,7 @@ The order in which it asks, the first answer counting:
 6. Too many? (`low_load`, or a reason to hold)
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -345,12 +346,21 @@ def _enough(case: _Case) -> _Answer:
 
 def _roomy(case: _Case) -> bool:
     """Whether, inside the dead band, fewer units have long been enough and would not be near its upper end."""
-    memory, policy = case.memory, case.policy
-    if memory.fewer_since is None or case.sample.at - memory.fewer_since < _TRIM_WINDOWS * policy.down_window_s:
+    memory = case.memory
+    if memory.fewer_since is None or case.sample.at - memory.fewer_since < _TRIM_WINDOWS * case.policy.down_window_s:
         return False
-    if memory.fewer_most >= case.sample.units:
-        return False
-    return case.demand.rate <= (policy.utilization + policy.busy_high) / 2 * case.demand.power(memory.fewer_most)
+    return memory.fewer_most < case.sample.units and _used_by(case, memory.fewer_most) <= _highest(case.policy)
+
+
+def _used_by(case: _Case, units: int) -> float:
+    """The utilization that so many units would have."""
+    power = case.demand.power(units)
+    return case.demand.rate / power if power > 0 else math.inf
+
+
+def _highest(policy: Policy) -> float:
+    """The utilization that fewer units may have: so far from the upper end of the band that noise does not reach it."""
+    return (policy.utilization + policy.busy_high) / 2
 
 
 def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
@@ -365,6 +375,8 @@ def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
     watched = sample.at - (sample.at if memory.since is None else memory.since)
     if most >= sample.units or watched < window_s:
         return _hold(case, "down_window", f"{case.wanted} units would do, but not for all of the last {window_s:.0f} s")
+    if (used := _used_by(case, most)) > _highest(case.policy):
+        return _hold(case, "margin", f"{most} units would be used to {used:.0%}, so noise would ask for more again")
     if (cooling := _cooling(case)) is not None:
         return cooling
     message = f"the units are used to {case.utilization:.0%}; {most} were enough for the last {window_s:.0f} s"
