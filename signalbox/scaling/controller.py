@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from signalbox.errors import SignalboxError
 from signalbox.scaling import capacity, forecast, perception, sizing, vetoes
 from signalbox.scaling.memory import Memory, Trial
-from signalbox.scaling.model import Decision, Sample
+from signalbox.scaling.model import Decision, Reason, Sample
 from signalbox.scaling.policy import Policy
 from signalbox.scaling.sizing import Demand
 
@@ -37,7 +37,7 @@ Terms = dict[str, float | int | str | None]
 
 class _Answer(NamedTuple):
     desired: int
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -314,7 +314,7 @@ def _trying(case: _Case) -> Memory:
     return msgspec.structs.replace(case.memory, trial=trial)
 
 
-def _cause(case: _Case) -> str:
+def _cause(case: _Case) -> Reason:
     if case.backlog:
         return "lag"
     expected = (case.memory.arrivals or 0.0) / case.demand.power(case.sample.units)
@@ -363,7 +363,7 @@ def _highest(policy: Policy) -> float:
     return (policy.utilization + policy.busy_high) / 2
 
 
-def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
+def _fewer(case: _Case, reason: Reason, most: int, window_s: float) -> _Answer:
     """Too many units: as few as the most that was asked for in the window, unless something speaks against it."""
     sample, memory = case.sample, case.memory
     if case.backlog:
@@ -394,7 +394,7 @@ def _cooling(case: _Case) -> _Answer | None:
     return _hold(case, "cooldown", f"the last change was {cooldown - left:.0f} s ago; {left:.0f} s to go")
 
 
-def _hold(case: _Case, reason: str, message: str) -> _Answer:
+def _hold(case: _Case, reason: Reason, message: str) -> _Answer:
     return _Answer(case.sample.units, reason, message)
 
 

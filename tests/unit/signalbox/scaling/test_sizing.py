@@ -36,7 +36,7 @@ def test_useful_numbers_share_the_partitions_better():
 
 @pytest.mark.parametrize(("rate", "wanted"), [(340.0, 4), (361.0, 8), (260.0, 4), (100.0, 2), (1000.0, 8)])
 def test_a_number_of_no_use_is_rounded_within_the_band(rate, wanted):
-    """The useful number below is taken while its units are not used more than the dead band allows, else the one above."""
+    """The useful number below is taken while the dead band allows its utilization, else the one above."""
     assert sizing.wanted_units(Policy(), demand(rate=rate, partitions=8)) == wanted
 
 
@@ -66,13 +66,16 @@ def test_a_forecast_counts_when_it_has_proved_right():
         assert forecast.ahead(state, 20.0) is None
         at += 2
         state = forecast.observed(state, at, 2.0, 100.0 + at, 20.0)
+    for _ in range(60):
+        at += 2
+        state = forecast.observed(state, at, 2.0, 100.0 + at, 20.0)
     assert forecast.ahead(state, 20.0) > state.level
     assert forecast.ahead(Forecast(level=100.0, compared=9, error=0.31), 20.0) is None
     assert len(state.due) < 12
 
 
 def test_the_fit_of_losses_is_least_squares():
-    """Rates of 100, 180 and 300 at 1, 2 and 4 units fit `0.79 * 100 * n`; fewer than three numbers of units fit nothing."""
+    """Rates of 100, 180 and 300 at 1, 2 and 4 units fit `0.79 * 100 * n`; two numbers of units fit nothing."""
     state = Capacity(per_unit=100.0, points=((1, 100.0), (2, 180.0), (4, 300.0)))
     assert capacity.efficiency(state) == pytest.approx((100 + 360 + 1200) / (21 * 100))
     assert capacity.efficiency(Capacity(per_unit=100.0, points=((1, 100.0), (2, 100.0)))) == 1.0
