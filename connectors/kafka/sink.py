@@ -86,11 +86,14 @@ class ProducerHub:
         self.skipped: Counter[str] = Counter()
         """Records left out because a crashed run had written them."""
 
+    def connect(self) -> None:
+        """Make the producer, which needs up to a second before its first delivery."""
+        if self._producer is None:
+            self._producer = Producer(_producer_config(self._settings))
+
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is read back with its siblings before the first write."""
-        if self._producer is None:
-            # At once: an idempotent producer needs up to a second before its first delivery.
-            self._producer = Producer(_producer_config(self._settings))
+        self.connect()
         self._unread.append(part)
         self._parts[self.prefix + part.topic, part.partition] = part
 

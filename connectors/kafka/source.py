@@ -143,6 +143,14 @@ class ConsumerHub:
         """When an epoch last ended; an idle flow ends epochs too."""
         self._handed_at: float | None = None
 
+    def connect(self) -> Consumer:
+        """The consumer, connected and without partitions at first."""
+        if self._consumer is None:
+            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
+            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
+            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        return self._consumer
+
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is assigned with its siblings at the next poll."""
         self._new.append(part)
@@ -239,17 +247,14 @@ class ConsumerHub:
         log.warning("consumer: %s: %s", place, error.str())
 
     def _assigned(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
-            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
-            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        consumer = self.connect()
         if self._new:
             prefix = self._settings.topic_prefix
             added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]
             first = len(self._new) == len(self._parts)
-            (self._consumer.assign if first else self._consumer.incremental_assign)(added)
+            (consumer.assign if first else consumer.incremental_assign)(added)
             self._new = []
-        return self._consumer
+        return consumer
 
     def _mirror(self, consumer: Consumer) -> None:
         moved = [part for part in self._parts.values() if part.saved is not None and part.saved != part.mirrored]
