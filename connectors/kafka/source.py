@@ -141,6 +141,10 @@ class ConsumerHub:
         """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
+        self.epochs = 0
+        """Epochs that partitions have ended, summed up over partitions."""
+        self.reading_since: float | None = None
+        """When the first partition was first asked for records, on the monotonic clock."""
         self._handed_at: float | None = None
 
     def connect(self) -> Consumer:
@@ -159,6 +163,8 @@ class ConsumerHub:
     def take(self, part: "_Partition") -> list[Message]:
         """The records that wait for a partition, after polling if there are none."""
         now = time.monotonic()
+        if self.reading_since is None:
+            self.reading_since = now
         if self._handed_at is not None:
             self.busy_s += now - self._handed_at
             self._handed_at = None
@@ -336,6 +342,7 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
+        self._hub.epochs += 1
         return low
 
     def close(self) -> None:
