@@ -182,6 +182,7 @@ class NodeView:
             "pids": group.pids,
             "lag_records": lag_records(group.answers),
             "restarts": group.restarts,
+            "changing": bool(self.scaler and self.scaler.changing(name)),
         }
 
     def _problems(self) -> Iterator[str]:
@@ -253,6 +254,14 @@ def stuck_s(answers: Iterable[Any]) -> float:
     """Seconds since a worker closed an epoch; 0 while the broker is what they wait for, or when none says."""
     told = [answer for answer in answers if answer]
     return 0.0 if any(answer.get("waits_for_broker") for answer in told) else epoch_age_s(told)
+
+
+def has_settled(answers: Iterable[Any]) -> bool:
+    """Whether every input partition is read by a worker, and each worker that reads has closed an epoch."""
+    told = list(answers)
+    reading = [answer for answer in told if answer.get("positions")]
+    read = sum(len(answer["positions"]) for answer in reading)
+    return all(read >= answer.get("inputs", 0) for answer in told) and all(answer["epochs"] for answer in reading)
 
 
 def _process(group: ProcessGroup) -> Mapping[str, Any]:
