@@ -16,6 +16,7 @@ from signalbox.config import Settings
 from signalbox.errors import NotFound, Unreachable
 from signalbox.registry.query import Query
 from signalbox.registry.view import Row
+from signalbox.scaling.policy import Policy
 from signalbox.supervision import inspection
 from signalbox.supervision.broker import OuterBroker, OwnBroker
 from signalbox.supervision.group import GroupState, ProcessGroup
@@ -74,7 +75,7 @@ class NodeView:
         status = self.status()
         return {
             **status["scaling"],
-            "flows": status["flows"],
+            "flows": {name: {**flow, **self._bounds(name)} for name, flow in status["flows"].items()},
             "pools": status["pools"],
             "changes": list(self.scaler.changes) if self.scaler else [],
         }
@@ -184,6 +185,10 @@ class NodeView:
             "restarts": group.restarts,
             "changing": bool(self.scaler and self.scaler.changing(name)),
         }
+
+    def _bounds(self, name: str) -> dict[str, int]:
+        policy = self.settings.scaling.flows.get(name) or Policy()
+        return {"min": 0 if policy.scale_to_zero else policy.min, "max": policy.max}
 
     def _problems(self) -> Iterator[str]:
         if self.phase != "running":
