@@ -26,7 +26,7 @@ from schemas.payloads.alerts import Alert, AlertAck
 from schemas.payloads.health import ResourceMetrics, ResourceUsage, SystemHealth
 from schemas.payloads.load import LoadLevel, LoadMetrics, QueueOverflow
 from schemas.payloads.nodes import NodeHeartbeat, NodeStopped
-from schemas.payloads.scaling import AgentScaled, PoolResized, Rescale, ScalingDecision, ScalingSwitch
+from schemas.payloads.scaling import AgentScaled, Autoscaling, PoolResized, Rescale, ScalingDecision
 from schemas.payloads.tasks import (
     TaskCompleted,
     TaskDelegated,
@@ -76,26 +76,27 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "agent.action.starting": ActionStarting,
         "agent.action.finished": ActionFinished,
         "agent.error": AgentError,
+        "node.heartbeat": NodeHeartbeat,
+        "node.stopped": NodeStopped,
         "scaling.decision.made": ScalingDecision,
         "scaling.decision.held": ScalingDecision,
+        "scaling.rescale.started": Rescale,
+        "scaling.rescale.step": Rescale,
+        "scaling.rescale.completed": Rescale,
+        "scaling.rescale.failed": Rescale,
         "scaling.agent.spawned": AgentScaled,
         "scaling.agent.terminated": AgentScaled,
         "scaling.pool.resized": PoolResized,
-        "scaling.rescale.started": Rescale,
-        "scaling.rescale.completed": Rescale,
-        "scaling.rescale.failed": Rescale,
-        "scaling.paused": ScalingSwitch,
-        "scaling.resumed": ScalingSwitch,
-        "node.heartbeat": NodeHeartbeat,
-        "node.stopped": NodeStopped,
-        "control.agent.pause": AgentControl,
-        "control.agent.resume": AgentControl,
-        "control.agent.stop": AgentControl,
-        "control.agent.spawn": AgentSpawn,
+        "scaling.paused": Autoscaling,
+        "scaling.resumed": Autoscaling,
         "control.scale": ScaleCommand,
         "control.pause": FlowControl,
         "control.resume": FlowControl,
         "control.drain": FlowControl,
+        "control.agent.pause": AgentControl,
+        "control.agent.resume": AgentControl,
+        "control.agent.stop": AgentControl,
+        "control.agent.spawn": AgentSpawn,
         DEAD_LETTER_TYPE: DeadLetter,
     }
 )

@@ -129,9 +129,10 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "PoolResized": (_RESIZED, _RESIZED | {"reason": "a fair", "decision_id": "d1"}),
     "Rescale": (
         _RESCALE,
-        _RESCALE | {"reason": "lag", "decision_id": "d1", "error": "no", "duration_s": 0.5, "pause_s": 0.2},
+        _RESCALE
+        | {"reason": "lag", "decision_id": "d1", "error": "no", "duration_s": 0.5, "pause_s": 0.2, "note": "tight"},
     ),
-    "ScalingSwitch": ({}, {"reason": "a release"}),
+    "Autoscaling": ({}, {"reason": "a release"}),
     "ScaleCommand": (_SCALE, _SCALE | {"decision_id": "d1", "expected": 5}),
     "FlowControl": ({"flow": "agents"}, {"flow": "agents", "reason": "a release"}),
     "ActionRequested": (
