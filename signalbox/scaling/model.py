@@ -39,6 +39,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A subject that makes up most of a hot partition, if one does."""
     stuck: int = 0
     """Partitions whose position does not move although records wait."""
+    stuck_lag: float | None = None
+    """Records that wait in those; None if not measured, then the hottest partition is taken for one of them."""
     pauses: tuple[float, ...] = ()
     """Seconds that the last changes paused the target, the latest last, at most five."""
     changing: bool = False
