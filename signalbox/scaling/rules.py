@@ -5,7 +5,7 @@ it followed from, as one of the controller does, and `replay` makes it again.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -72,18 +72,16 @@ def judge(occasion: Occasion) -> Decision:
     )
 
 
-def replay(inputs: dict[str, Any]) -> Decision:
+def replay(inputs: Mapping[str, Any]) -> Decision:
     """Make a recorded decision again.
 
     Args:
         inputs: `Decision.inputs` of a decision by rule, also after a round trip through JSON.
 
     Raises:
-        ValueError: they are not those of a decision by rule.
+        KeyError: they are not those of a decision by rule.
+        ValidationError: what they say is not an occasion.
     """
-    if "occasion" not in inputs:
-        msg = "the inputs are not those of a decision by rule"
-        raise ValueError(msg)
     return judge(msgspec.convert(inputs["occasion"], Occasion))
 
 
