@@ -190,6 +190,11 @@ class Plan:
         """The kind that an agent id belongs to."""
         return next((kind for kind in self.kinds if kind.owns(agent_id)), None)
 
+    def pool_of(self, agent_id: str) -> str | None:
+        """The name of the pool that an agent id belongs to, if it belongs to one."""
+        kind = self.kind_of(agent_id)
+        return kind.name if kind is not None and isinstance(kind.addressing, Pool) else None
+
     def pools(self) -> dict[str, Pool]:
         """The pools by the name of their agent class."""
         return {kind.name: kind.addressing for kind in self.kinds if isinstance(kind.addressing, Pool)}
