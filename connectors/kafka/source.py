@@ -170,7 +170,7 @@ class ConsumerHub:
         if self.reading_since is None:
             self.reading_since = now
         pace = self._pace
-        pace.returned(now)
+        pace.asked(part, now)
         room = self._buffered < _BUFFERED_ROUNDS * pace.records
         if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
             self._poll(now)

@@ -15,11 +15,10 @@ class Worker:
             count = self.pace.records
             for part in range(4):
                 self.now += 0.00001
-                self.pace.returned(self.now)
+                self.pace.asked(part, self.now)
                 self.pace.handed(count // 4 + (count % 4 if part == 0 else 0), self.now)
             took_s = count * cost_s
             self.now += took_s
-            self.pace.returned(self.now)
         return took_s
 
 
@@ -48,7 +47,7 @@ def test_rounds_grow_again_when_records_are_quick_again() -> None:
     """A slow stretch is forgotten within a few rounds."""
     worker = Worker()
     worker.go(0.002, rounds=5)
-    worker.go(0.000005, rounds=10)
+    worker.go(0.000005, rounds=20)
     assert worker.pace.records == 3000
 
 
@@ -57,5 +56,5 @@ def test_the_round_under_way_counts_as_busy() -> None:
     pace = Pace(3000)
     pace.handed(100, 10.0)
     assert pace.busy_s(12.0) == 2.0
-    pace.returned(13.0)
+    pace.asked("signals-0", 13.0)
     assert pace.busy_s(20.0) == 3.0
