@@ -42,6 +42,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "pid": pid,
             "agents": sum(len(group) for group in list(groups.values())),
             "positions": flow.source.hub.positions(),
+            "inputs": len(flow.runtime.inputs),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
             "epochs": flow.source.hub.epochs,
             "reading_since": flow.source.hub.reading_since,

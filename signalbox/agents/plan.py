@@ -174,6 +174,9 @@ class Plan:
             for handler in _handlers(kind):
                 self._add(handler)
         _require_distinct(self.kinds)
+        places = (agent.addressing for agent in app.agents_elsewhere)
+        self.elsewhere = frozenset(place.id for place in places if isinstance(place, Singleton))
+        """Ids of the agents that other flows run."""
         self.actions = with_actions(app.actions, (skill for kind in self.kinds for skill in kind.skills))
         self.has_effects = any(action.effect for action in self.actions.values())
         for kind in self.kinds:

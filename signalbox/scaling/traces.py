@@ -157,7 +157,9 @@ def _step() -> Trace:
 
 def _ramp() -> Trace:
     up = tuple(60.0 + 540.0 * second / 1200 for second in range(1200))
-    return Trace(name="ramp", about="up to ten times the load in 20 minutes, and down", arrivals=up + (600.0,) * 600 + up[::-1])
+    return Trace(
+        name="ramp", about="up to ten times the load in 20 minutes, and down", arrivals=up + (600.0,) * 600 + up[::-1]
+    )
 
 
 def _diurnal() -> Trace:

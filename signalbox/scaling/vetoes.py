@@ -44,7 +44,9 @@ def hot(sample: Sample, memory: Memory, demand: Demand) -> Veto | None:
         return None
     if sample.hot_key is not None:
         key = sample.hot_key if len(sample.hot_key) <= 100 else f"{sample.hot_key[:99]}…"
-        return Veto("hot_key", f"the subject {key!r} makes up most of a partition that has {share:.0%} of a lag of {lag:.0f}")
+        return Veto(
+            "hot_key", f"the subject {key!r} makes up most of a partition that has {share:.0%} of a lag of {lag:.0f}"
+        )
     return Veto("hot_partition", f"one partition has {share:.0%} of a lag of {lag:.0f}: more units would not help")
 
 
