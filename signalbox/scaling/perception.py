@@ -3,8 +3,6 @@
 Nothing that a sensor may send stops it: what is no sensible number counts as not measured.
 """
 
-import math
-
 import msgspec
 
 from signalbox.scaling import capacity, forecast, vetoes
@@ -18,6 +16,10 @@ GAP_S = 30.0
 ARRIVALS_S = 10.0
 #: Numbers above this are faults of a sensor; with them, no formula overflows.
 _LARGEST = 1e12
+#: Times have to have a calendar date.
+_LATEST_S = 250_000_000_000.0
+#: Longest piece of a name that is kept.
+_CHARACTERS = 500
 _MOST_UNITS = 1_000_000
 #: Samples that `up_samples` can refer to.
 _RECENT = 16
@@ -25,11 +27,13 @@ _RATES = ("arrivals", "processed", "lag", "busy", "service_s", "memory", "hottes
 
 
 def cleaned(sample: Sample) -> Sample:
-    """The sample with everything that is no number from 0 to 10^12 taken for not measured, and as JSON would return it."""
+    """The sample as JSON would return it, with everything that is no number from 0 to 10^12 taken for not measured."""
     changes: dict[str, object] = {name: _number(getattr(sample, name)) for name in _RATES}
     changes["busy"] = None if changes["busy"] is None else min(1.0, _number(sample.busy) or 0.0)
     changes["throttled"] = _number(sample.throttled) or 0.0
-    changes["at"] = float(sample.at) if math.isfinite(sample.at) and abs(sample.at) < _LARGEST else 0.0
+    changes["at"] = float(sample.at) if 0 <= sample.at <= _LATEST_S else 0.0
+    changes["target"] = _text(sample.target)
+    changes["hot_key"] = None if sample.hot_key is None else _text(sample.hot_key)
     changes["units"] = max(0, min(_MOST_UNITS, sample.units))
     changes["stuck"] = max(0, min(_MOST_UNITS, sample.stuck))
     changes["partitions"] = None if sample.partitions is None else max(0, min(_MOST_UNITS, sample.partitions))
@@ -50,9 +54,14 @@ def pause_s(policy: Policy, sample: Sample) -> float:
     return max(sample.pauses, default=policy.pause_s)
 
 
+def cooldown_s(policy: Policy, sample: Sample) -> float:
+    """Least seconds between two changes: at least ten pauses, which so take no more than a tenth of all time."""
+    return max(policy.cooldown_s, 10 * pause_s(policy, sample))
+
+
 def horizon_s(policy: Policy, sample: Sample) -> float:
-    """How far ahead to look: as long as a change takes and is then given to catch up."""
-    return pause_s(policy, sample) + policy.catch_up_s
+    """How far ahead to look: what is decided now has to do until the next change can have taken place."""
+    return pause_s(policy, sample) + cooldown_s(policy, sample)
 
 
 def workable_lag(sample: Sample) -> float:
@@ -95,7 +104,7 @@ def learned(policy: Policy, memory: Memory, sample: Sample) -> Memory:
     changed = memory.units is not None and memory.units != sample.units
     # The rates of a sample are means since the one before, part of which was a pause if that was not whole.
     settled = memory.settled and not changed and not gap
-    idle = arrivals <= 0 and workable_lag(sample) <= 0
+    idle = arrivals <= 0 and not sample.lag
     return msgspec.structs.replace(
         memory,
         at=at,
@@ -129,7 +138,7 @@ def _hot(before: bool, sample: Sample) -> bool:
 
 
 def _watched(trial: Trial | None, sample: Sample, *, settled: bool) -> Trial | None:
-    """The scale-up on trial after one more sample; none any more if the backlog is gone, or somebody changed the units."""
+    """The scale-up on trial after one more sample; over if the backlog is gone, or somebody changed the units."""
     if trial is None or sample.units not in (trial.before, trial.after):
         return None
     if sample.units != trial.after or not settled:
@@ -141,3 +150,7 @@ def _watched(trial: Trial | None, sample: Sample, *, settled: bool) -> Trial | N
 
 def _number(value: float | None) -> float | None:
     return float(value) if value is not None and 0 <= value <= _LARGEST else None
+
+
+def _text(text: str) -> str:
+    return text[:_CHARACTERS].encode("utf-8", "replace").decode()
