@@ -25,6 +25,7 @@ from signalbox.actions.executor import Executor
 from signalbox.actions.ledger import Ledger
 from signalbox.actions.services import Services
 from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.pools import PoolSizes
 from signalbox.agents.stats import Stats
 from signalbox.clock import SystemClock
 from signalbox.config import EFFECTS_TOPIC, TOPICS, FlowSettings, Settings
@@ -39,6 +40,8 @@ class Flow:
     name: str
     dataflow: Dataflow
     runtime: Runtime
+    pools: PoolSizes
+    """The sizes that its pools are to have."""
     source: KafkaSource
     sink: KafkaSink
     executor: Executor
@@ -99,6 +102,9 @@ def assemble(
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
     )
+    pools = PoolSizes(
+        plan.pools(), record=recovery / "pools.json", told=settings.node.data_dir / "run" / "scaling.json"
+    )
     services = Services.of(settings, runtime.clock, workers=workers, index=index)
     executor = Executor(plan.actions, KafkaJournal(settings.kafka), services)
     source = KafkaSource(
@@ -109,10 +115,11 @@ def assemble(
         drain=drain,
         watchers={EFFECTS_TOPIC: Ledger(executor)} if EFFECTS_TOPIC in inputs else {},
         full=executor.is_full,
+        sizing=pools,
     )
     sink = KafkaSink(settings.kafka, starts=ends)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
-    return Flow(name, dataflow, runtime, source, sink, executor, drain)
+    return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 
 
 def consumer_group(settings: Settings, name: str) -> str:

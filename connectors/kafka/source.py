@@ -4,6 +4,10 @@ Each partition resumes from its own snapshot, so its offset is exact. A poll's r
 partition; nothing is decoded here. Once a partition has handed over what it held at the start, it says so (`CaughtUp`).
 `auto.offset.reset` is `error`: an offset that the broker no longer has stops the flow with a message, it never jumps.
 Progress is mirrored to a consumer group for lag tools, which decides nothing.
+
+A snapshot also holds the sizes of the pools that records are spread over, and they change only with a snapshot. The
+engine takes nothing of the next epoch from a partition before this one is processed and saved everywhere. So no record
+overtakes an earlier one of its key on the way to another member, and a crash repeats each record with its own sizes.
 """
 
 import contextlib
@@ -47,6 +51,8 @@ class RecordBatch(NamedTuple):
     topic: str
     partition: int
     messages: list[Message]
+    sizes: Mapping[str, int] = MappingProxyType({})
+    """Members by pool that these records are spread over; all batches of an epoch share one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,20 @@ class CaughtUp:
     """Everything that this partition held when reading began has been handed over."""
 
     part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """From here on the records of this partition are spread over so many members of each pool."""
+
+    part: str
+    sizes: Mapping[str, int]
+
+
+Item = RecordBatch | Resized | CaughtUp
+"""What a partition hands over."""
+PartState = tuple[int, Mapping[str, int]]
+"""The snapshot of a partition: the offset to go on from, and the sizes of the pools from there on."""
 
 
 class OffsetLost(SignalboxError):
@@ -78,7 +98,19 @@ class Watcher(Protocol):
         ...
 
 
-class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
+class Sizing(Protocol):
+    """Knows the sizes of pools; `signalbox.agents.pools` is the one."""
+
+    def at_start(self, saved: Mapping[str, int] | None) -> Mapping[str, int]:
+        """The sizes by which a partition with this snapshot, or with none, begins."""
+        ...
+
+    def wanted(self) -> Mapping[str, int]:
+        """The sizes wanted now. It is asked once per partition and epoch."""
+        ...
+
+
+class KafkaSource(FixedPartitionedSource[Item, PartState]):
     """Reads topics from recorded starts.
 
     Args:
@@ -89,6 +121,7 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         drain: when set, every partition ends and the flow closes in order.
         watchers: who follows a topic, by its name without prefix. Watched topics are read even while `full`.
         full: whether the flow has as much to do as it can take, and no further records are to be read.
+        sizing: the sizes of the pools.
     """
 
     def __init__(
@@ -99,6 +132,7 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         group: str,
         poll_records: int,
         drain: threading.Event,
+        sizing: Sizing,
         watchers: Mapping[str, Watcher] = MappingProxyType({}),
         full: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -106,17 +140,18 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         self._drain = drain
         self._watchers = watchers
         self._full = full
+        self._sizing = sizing
         self.hub = ConsumerHub(settings, group, poll_records)
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
+    def build_part(self, step_id: str, for_part: str, resume_state: PartState | None) -> "_Partition":
         topic, partition = split_part(for_part)
-        start = self._starts[topic, partition] if resume_state is None else resume_state
+        start, sizes = (self._starts[topic, partition], None) if resume_state is None else resume_state
         watcher = self._watchers.get(topic)
         may_read = (lambda: True) if watcher else (lambda: not self._full())
-        return _Partition(self.hub, topic, partition, start, self._drain, watcher, may_read)
+        return _Partition(self.hub, topic, partition, start, self._drain, watcher, may_read, self._sizing, sizes)
 
 
 class ConsumerHub:
@@ -185,6 +220,13 @@ class ConsumerHub:
                     end = high if high >= 0 else None
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
+
+    def switched(self, pool: str, size: int) -> bool:
+        """Whether all partitions of this worker spread records over so many members of a pool.
+
+        Another thread may call it.
+        """
+        return all(part.told is not None and part.told.get(pool) == size for part in list(self._parts.values()))
 
     def release(self, part: "_Partition") -> None:
         """Let go of a partition; with the last one the consumer closes."""
@@ -285,8 +327,8 @@ class ConsumerHub:
         self._mirrored_count += 1
 
 
-class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
-    """One Kafka partition. Its state is the offset of the next record to hand over."""
+class _Partition(StatefulSourcePartition[Item, PartState]):
+    """One Kafka partition. Its state is the offset of the next record to hand over, and how that is spread."""
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
@@ -297,6 +339,8 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         drain: threading.Event,
         watcher: Watcher | None,
         may_read: Callable[[], bool],
+        sizing: Sizing,
+        sizes: Mapping[str, int] | None,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -306,6 +350,10 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self.waiting: list[Message] = []
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
+        self.told: Mapping[str, int] | None = None
+        """The sizes that the flow was last told of."""
+        self._sizes = sizing.at_start(sizes)
+        self._wanted = sizing.wanted
         self._caught_up = False
         self._hub = hub
         self._draining = drain.is_set
@@ -313,15 +361,18 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self._may_read = may_read
         hub.register(self)
 
-    def next_batch(self) -> list[RecordBatch | CaughtUp]:
+    def next_batch(self) -> list[Item]:
         if self._draining():
             raise StopIteration
-        batches: list[RecordBatch | CaughtUp] = []
+        batches: list[Item] = []
+        if self.told is not self._sizes:
+            self.told = self._sizes
+            batches.append(Resized(part_name(self.topic, self.partition), self._sizes))
         if self._may_read() and (messages := self._hub.take(self)):
             if self._watcher is not None:
                 self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
-            batches.append(RecordBatch(self.topic, self.partition, messages))
+            batches.append(RecordBatch(self.topic, self.partition, messages, self._sizes))
         if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
             self._caught_up = True
             if self._watcher is not None:
@@ -332,11 +383,14 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
     def next_awake(self) -> datetime | None:
         return self._hub.awake_at
 
-    def snapshot(self) -> int:
+    def snapshot(self) -> PartState:
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
-        return low
+        # Nothing is handed over with other sizes before this snapshot, which holds them, is the one to go on from.
+        if (wanted := self._wanted()) != self._sizes:
+            self._sizes = wanted
+        return low, self._sizes
 
     def close(self) -> None:
         self._hub.release(self)
