@@ -78,8 +78,8 @@ class Resized:
 Item = RecordBatch | Resized | CaughtUp
 """What a partition hands over."""
 PartState = tuple[int, Mapping[str, int], int]
-"""The snapshot of a partition: the offset to go on from, the sizes of the pools from there on, and an offset that it does
-not pass before the next snapshot."""
+"""The snapshot of a partition: the offset to go on from, the sizes of the pools from there on, and an offset that is
+behind everything handed over before the next snapshot."""
 
 
 class OffsetLost(SignalboxError):

@@ -8,6 +8,7 @@ between, partitions advance one by one, and what they handed over arrives in ord
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ class Engine:
         """What has been written by id, oldest first; what is repeated is left out."""
         self.differing: list[tuple[Signal[Any], Signal[Any]]] = []
         """Repeated records that say something else than the first time."""
+        self.told = directory / "scaling.json"
+        """Where a supervisor leaves the sizes that it wants."""
         self._directory = directory
         self._keep = keep
         self._parts_saved: dict[int, PartState] = {}
@@ -142,6 +145,15 @@ class Engine:
             self._take_groups()
         self._begin()
 
+    def stop(self) -> None:
+        """Drain: every partition ends, and so does its last epoch; then everything begins again."""
+        self._drain.set()
+        for part in self.parts:
+            with suppress(StopIteration):
+                part.next_batch()
+        self.settle()
+        self._begin()
+
     # Within.
 
     def _begin(self) -> None:
@@ -156,15 +168,18 @@ class Engine:
             stats=Stats(),
             inputs=frozenset(names),
         )
+        self._drain = threading.Event()
         self.intake = Intake(self.plan, self.settings, self.runtime.stats)
         self.hub = Hub(self.logs)
-        self.pools = [PoolSizes(self.plan.pools(), record=self._directory / "pools.json") for _ in self.logs]
+        self.pools = [
+            PoolSizes(self.plan.pools(), record=self._directory / "pools.json", told=self.told) for _ in self.logs
+        ]
         self.parts = []
         for number, sizing in enumerate(self.pools):
             sizing.resize(self._wanted[number])
             starts = {(TOPIC, log.partition): 0 for log in self.logs}
             source = KafkaSource(
-                self.settings.kafka, starts=starts, group="g", poll_records=100, drain=threading.Event(), sizing=sizing
+                self.settings.kafka, starts=starts, group="g", poll_records=100, drain=self._drain, sizing=sizing
             )
             source.hub = self.hub  # type: ignore[assignment]
             self.parts.append(source.build_part("inputs", names[number], self._parts_saved.get(number)))
