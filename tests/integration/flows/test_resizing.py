@@ -3,9 +3,12 @@
 import json
 import random
 from collections import defaultdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from schemas.signal import Signal, new_signal
 from tests.integration.flows.conftest import MakeSystem
 from tests.support.eventually import eventually
 from tests.support.worker import PATIENCE_S, System, Worker, task_ids, tasks
@@ -94,3 +97,34 @@ def test_a_pool_resized_under_load_and_kills_answers_each_task_once_and_in_order
     _check_order(system)
     answered_by = {signal.data["agent_id"] for signal in system.signals("results")}
     assert len(answered_by) > 20
+
+
+def test_members_finish_their_actions_when_the_pool_shrinks(make_system: MakeSystem, tmp_path: Path) -> None:
+    """Tasks under way at the members that go are answered, each once and by who began it, over a kill too."""
+    system = make_system(node={"app": "tests.support.acting:app"}, flows={"epoch_ms": 50})
+    pool = Pool(system, workers=2)
+    pool.want(40)
+    pool.start()
+    log = str(tmp_path / "calls")
+    pool.await_switched(40)
+    for step in range(2):
+        before = len(system.records("effects"))
+        system.send(_payment(number, log) for number in range(step * 200, (step + 1) * 200))
+        eventually(lambda before=before: len(system.records("effects")) > before + 100, timeout_s=PATIENCE_S)
+        pool.resize(1)
+        if step:
+            pool.crash(1)
+        system.await_answers(task_ids((step + 1) * 200))
+        pool.await_switched(1)
+        pool.resize(40)
+        pool.await_switched(40)
+    asked = {one.id: one.data["agent_id"] for one in system.signals("effects") if one.type == "action.requested"}
+    done = [one for one in system.signals("results") if one.type == "task.completed"]
+    assert len(done) == len(asked) == 400
+    assert {one.data["agent_id"] for one in done} == set(asked.values())
+
+
+def _payment(number: int, log: str) -> Signal[Any]:
+    params = {"value": number, "log": log, "takes_s": 1.0}
+    data = {"task_id": f"t{number}", "action": "pay", "params": params}
+    return new_signal("task.submitted", data, source="test", subject=f"order-{number % 80}", id=f"signal-{number}")

@@ -206,7 +206,7 @@ def by(engine: Engine) -> dict[int, str]:
 
 
 def test_a_size_holds_from_the_next_epoch_on(tmp_path: Path) -> None:
-    """What is handed over in the epoch of the order still goes to the members of before, what follows to new ones too."""
+    """What is handed over in the epoch of the order still goes to the members of before, and then to new ones too."""
     engine = make_engine(tmp_path)
     send(engine, range(8))
     engine.resize(0, {"worker": 5})
