@@ -27,13 +27,15 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
 
 log = logging.getLogger(__name__)
 
-#: Records taken from the client and not yet handed to the engine; beyond it the consumer is left to fill its own queue.
-_BUFFERED = 50_000
+#: Rounds' worth of records taken from the client and not yet handed to the engine; beyond it the consumer is left to
+#: fill its own queue.
+_BUFFERED_ROUNDS = 16
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
 #: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
@@ -41,8 +43,8 @@ _POLL_EVERY_S = 0.0005
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
 _METADATA_TIMEOUT_S = 30.0
-#: So many records of a partition are handed over in an epoch at most, or four times as many as in the one before. A
-#: worker manages a third of them in the default epoch.
+#: So far a partition goes in an epoch at most, in offsets, or four times as far as in the one before. A worker manages
+#: a third of it in the default epoch.
 _REACH = 1_000_000
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
@@ -170,7 +172,7 @@ class ConsumerHub:
     def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
         self._settings = settings
         self._group = group
-        self._poll_records = poll_records
+        self._pace = Pace(poll_records)
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -180,13 +182,19 @@ class ConsumerHub:
         self._mirrored_count = 0
         self._released: list[TopicPartition] = []
         """Where partitions that are let go have ended."""
-        self.busy_s = 0.0
-        """Seconds the worker spent on records since the start."""
         self.awake_at: datetime | None = None
         """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
-        self._handed_at: float | None = None
+        self.epochs = 0
+        """Epochs that partitions have ended, summed up over partitions."""
+        self.reading_since: float | None = None
+        """When the first partition was first asked for records, on the monotonic clock."""
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds the worker has spent on records since the start. Another thread may ask."""
+        return self._pace.busy_s(time.monotonic())
 
     def connect(self) -> Consumer:
         """The consumer, connected and without partitions at first."""
@@ -204,16 +212,19 @@ class ConsumerHub:
     def take(self, part: "_Partition") -> list[Message]:
         """The records that wait for a partition, after polling if there are none."""
         now = time.monotonic()
-        if self._handed_at is not None:
-            self.busy_s += now - self._handed_at
-            self._handed_at = None
-        if not part.waiting and now - self._polled_at >= _POLL_EVERY_S and self._buffered < _BUFFERED:
+        if self.reading_since is None:
+            self.reading_since = now
+        pace = self._pace
+        pace.asked(part, now)
+        room = self._buffered < _BUFFERED_ROUNDS * pace.records
+        if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
             self._poll(now)
         waiting = part.waiting
         if waiting:
-            part.waiting = []
+            part.waiting = waiting[pace.records :]
+            waiting = waiting[: pace.records] if part.waiting else waiting
             self._buffered -= len(waiting)
-            self._handed_at = now
+            pace.handed(len(waiting), now)
         return waiting
 
     def positions(self) -> dict[str, list[int | None]]:
@@ -252,7 +263,7 @@ class ConsumerHub:
     def _poll(self, now: float) -> None:
         consumer = self._assigned()
         self._polled_at = now
-        messages = consumer.consume(self._poll_records, 0)
+        messages = consumer.consume(self._pace.records, 0)
         self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
         if messages:
             self._distribute(messages, consumer)
@@ -363,6 +374,8 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
         """The sizes that the flow was last told of."""
         self._wanted = wanted
         self._snapshot_at = self.position
+        self._ahead: list[Message] = []
+        self._ended = False
         self._bound = max(self._repeated_until, self.position + _REACH)
         self._caught_up = False
         self._hub = hub
@@ -373,14 +386,13 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
 
     def next_batch(self) -> list[Item]:
         if self._draining():
-            self._bound = self.position
+            self._ended = True
             raise StopIteration
         batches: list[Item] = []
         if self.told is not self._sizes:
             self.told = self._sizes
             batches.append(Resized(part_name(self.topic, self.partition), self._sizes))
-        # What waits is handed over at once, and is at most what the hub keeps.
-        if self.position < self._bound - _BUFFERED and self._may_read() and (messages := self._hub.take(self)):
+        if self._may_read() and (messages := self._take()):
             if self._watcher is not None:
                 self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
@@ -392,6 +404,12 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
             batches.append(CaughtUp(part_name(self.topic, self.partition)))
         return batches
 
+    def _take(self) -> list[Message]:
+        """The records to hand over now. What lies behind the bound waits for the next epoch."""
+        messages = self._ahead or self._hub.take(self)
+        self._ahead = messages if messages and (messages[-1].offset() or 0) >= self._bound else []
+        return [] if self._ahead else messages
+
     def next_awake(self) -> datetime | None:
         return self._hub.awake_at
 
@@ -399,6 +417,7 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
+        self._hub.epochs += 1
         return low, self._next_sizes(), self._next_bound()
 
     def _next_sizes(self) -> Mapping[str, int]:
@@ -408,10 +427,13 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
         return self._sizes
 
     def _next_bound(self) -> int:
-        if self._bound != self.position:  # it goes on
-            self._bound = self.position + max(_REACH, 4 * (self.position - self._snapshot_at))
-            self._snapshot_at = self.position
-        return self._bound if self._is_repeated() else max(self._bound, self._repeated_until)
+        """The offset that is not passed before the next snapshot."""
+        at_least = (self._ahead[-1].offset() or 0) + 1 if self._ahead else self.position
+        self._bound = at_least + max(_REACH, 4 * (self.position - self._snapshot_at))
+        self._snapshot_at = self.position
+        if not self._ended:
+            return self._bound
+        return self.position if self._is_repeated() else self._repeated_until
 
     def _is_repeated(self) -> bool:
         """Whether everything has been handed over again that a run before can have handed over."""

@@ -16,12 +16,12 @@ from typing import Any
 from schemas.payloads.agents import AgentError
 from schemas.payloads.base import ErrorInfo
 from schemas.signal import Signal, decode, encode
-from signalbox.agents.contract import Context, Directives, Keyed
+from signalbox.agents.contract import Context, Directives, Keyed, as_directives
 from signalbox.agents.dead_letters import NOWHERE, Where, dead_letter
 from signalbox.agents.directives import Emit
 from signalbox.agents.effects import Cause, Effects
 from signalbox.agents.payloads import InvalidPayload, typed
-from signalbox.agents.plan import Handler, Kind, Plan, as_directives
+from signalbox.agents.plan import Handler, Kind, Plan
 from signalbox.agents.pools import Declared
 from signalbox.agents.population import Population, StateUnreadable
 from signalbox.agents.records import NONE_HELD, Held, Instance

@@ -51,6 +51,7 @@ class Hub:
 
     awake_at: datetime | None = None
     epoch_at = 0.0
+    epochs = 0
 
     def __init__(self, logs: Sequence[Log]) -> None:
         self._logs = logs
