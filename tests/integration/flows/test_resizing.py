@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.signal import Signal, new_signal
+from signalbox.errors import SignalboxError
 from tests.integration.flows.conftest import MakeSystem
 from tests.support.eventually import eventually
 from tests.support.worker import PATIENCE_S, System, Worker, task_ids, tasks
@@ -108,6 +109,9 @@ def test_members_finish_their_actions_when_the_pool_shrinks(make_system: MakeSys
     pool.start()
     log = str(tmp_path / "calls")
     pool.await_switched(40)
+    for wrong in ({POOL: 101}, {POOL: 0}, {"nobody": 5}):
+        with pytest.raises(SignalboxError, match=r"cannot have|no pool"):
+            pool.workers[0].ask("resize", pools=wrong)
     system.send(_payment(number, log) for number in range(300))
     eventually(lambda: len(system.records("effects")) > 100, timeout_s=PATIENCE_S)
     pool.resize(1)
