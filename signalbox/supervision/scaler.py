@@ -115,11 +115,13 @@ class Scaler:
             return
         now = self.pools.size(name) if flow is None or kind == "pool" else flow.workers
         if wanted.decision_id is not None and not self.autoscaling:
-            self._notices.refuse(command, "paused", "the autoscaler is paused, and this carries out a decision of it")
+            self._notices.refuse(
+                command, "autoscaler_paused", "the autoscaler is paused, and this carries out a decision of it"
+            )
             return
         if wanted.expected is not None and now is not None and wanted.expected != now:
             message = f"it was meant for {wanted.expected}, and {now} are wanted by now"
-            self._notices.refuse(command, "stale", message)
+            self._notices.refuse(command, "stale_command", message)
             return
         change = Change(
             id=derived_id(command.signal.id, wanted.target, 0),
