@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from prometheus_client import Counter as Metric
 
-from flows.agents import NAME, AgentsFlow
+from flows.assembly import Flow
 from flows.listing import Listing, summary
 from schemas.payloads.health import ResourceLevel, ResourceMetrics
 from schemas.signal import Signal, new_signal
@@ -29,25 +29,47 @@ _RESOURCES_EVERY_S = 10.0
 _OPENNESS = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
 
 
-def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
-    """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`."""
+def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
+    """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`.
+
+    `resize` is an order: from the next epoch on, pools are to have the sizes that it gives. `status` tells of each pool
+    whether that has happened, as `switched`.
+    """
     groups, plan = flow.runtime.groups, flow.runtime.plan
     listing = Listing(groups, plan)
 
     def status(_: dict[str, Any]) -> dict[str, Any]:
         return {
             "state": state["now"],
-            "flow": NAME,
+            "flow": flow.name,
             "index": index,
             "pid": pid,
             "agents": sum(len(group) for group in list(groups.values())),
             "positions": flow.source.hub.positions(),
+            "inputs": len(flow.runtime.inputs),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
+            "epochs": flow.source.hub.epochs,
+            "reading_since": flow.source.hub.reading_since,
+            "waits_for_broker": flow.sink.hub.waiting_since is not None,
             "actions_in_flight": flow.executor.in_flight,
             "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
-            "busy_s": round(flow.source.hub.busy_s, 3),
-            "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
+            "busy_s": round(flow.source.hub.busy_s, 6),
+            "memory": round(flow.executor.services.resources.memory.ratio, 4),
+            "throttled": flow.executor.throttled,
+            "work": flow.executor.tally.told(),
+            "pools": pools(),
         }
+
+    def pools() -> dict[str, Any]:
+        wanted, switched = flow.pools.wanted(), flow.source.hub.switched
+        return {
+            name: {"size": wanted[name], "min": 1, "max": pool.max, "switched": switched(name, wanted[name])}
+            for name, pool in plan.pools().items()
+        }
+
+    def resize(params: dict[str, Any]) -> dict[str, Any]:
+        flow.pools.resize(dict(params.get("pools", {})))
+        return pools()
 
     def agent(params: dict[str, Any]) -> dict[str, Any]:
         instance = listing.find(str(params.get("id", "")))
@@ -59,16 +81,16 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
         state_now = msgspec.to_builtins(instance.committed())
         return {**summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
 
-    return {"status": status, "agents": listing.agents, "agent": agent}
+    return {"status": status, "agents": listing.agents, "agent": agent, "resize": resize}
 
 
 class MetricsReporter(threading.Thread):
     """Turns the counters of the hot path into metrics every `every_s` seconds."""
 
-    def __init__(self, flow: AgentsFlow, *, index: int, every_s: float) -> None:
+    def __init__(self, flow: Flow, *, index: int, every_s: float) -> None:
         super().__init__(name="metrics", daemon=True)
         self._flow = flow
-        self._worker = f"{NAME}-{index}"
+        self._worker = f"{flow.name}-{index}"
         self._every_s = every_s
         self._seen: dict[str, Counter[Any]] = {}
         self._busy = (time.monotonic(), 0.0)

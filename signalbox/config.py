@@ -145,6 +145,8 @@ class AgentSettings(_Group):
     """Evict keyed instances that got no signal for so long. None keeps them for ever."""
     state: dict[str, Any] = Field(default_factory=dict)
     """Initial values of state fields, in place of the class's own defaults."""
+    skills: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of the skills that it mounts, by the skill's name."""
 
 
 class SensorSettings(BaseModel):
@@ -296,6 +298,8 @@ class SupervisionSettings(_Group):
     """A process or broker that is not running after so long has failed to start."""
     frozen_s: PositiveFloat = 15.0
     """A running process that answers nothing for so long is killed and started again; a shorter pause is left alone."""
+    stuck_s: PositiveFloat = 20.0
+    """A flow that has closed no epoch for so long, although the broker answers, is killed and started again."""
 
 
 class RegistrySettings(_Group):

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from schemas.signal import Signal
 from signalbox.actions.ledger import OUTCOMES
 from signalbox.agents.contract import Addressing, Agent, AgentState, Directives, Keyed, Pool, Singleton
-from signalbox.agents.directives import Directive
+from signalbox.agents.mounting import mounted, mounted_skills, state_type, with_actions
+from signalbox.agents.skill import Skill
 from signalbox.config import TOPICS, AgentSettings, Settings
 from signalbox.errors import ConfigError
 from signalbox.ids import KEY_GROUPS, key_group, stable_hash
@@ -42,7 +43,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One `@on` of one agent class."""
+    """One `@on` of one agent class, or of a skill that it mounts: its name then begins with the skill's."""
 
     kind: int
     agent: str
@@ -67,18 +68,25 @@ class Kind:
         self.node = node
         self.addressing = _sized(agent.addressing, settings)
         self.idle_ttl_ms = _idle_ttl_ms(agent, settings)
-        self.state_type: type[AgentState] = agent.State
+        self.skills = _skills(agent, settings)
+        self.skill_versions = {skill.name: skill.state_version for skill in self.skills}
+        self.state_type = state_type(agent, self.skills)
         self.groups: dict[str | None, str] = {}
         """Key groups of keyed instances by subject, as far as remembered; look here before calling `place`."""
-        self._members = [(member, str(key_group(member))) for member in self.declared()]
+        self._members = [(member, str(key_group(member))) for member in self._all_members()]
+        """Of a pool all members that it can have, whatever its size."""
         self._named = {place[0]: place for place in self._members}
+        self._by_group: dict[str, list[tuple[int, str]]] = {}
+        for number, (member, key) in enumerate(self._members, 1):
+            self._by_group.setdefault(key, []).append((number, member))
+        self._size = len(self.declared())
         self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
         self.reread = not _is_flat(self.state_type)
         """Whether a state is read back from its encoding after each handler. That finds what could be written but not
         be read, and severs the state from what handlers still hold of it. A flat one shares nothing, and is checked
         when it is saved."""
-        self.initial_state = self.encode_state(_initial_state(agent, settings))
+        self.initial_state = self.encode_state(_initial_state(agent.name, self.state_type, settings))
         _require_readable(self)
         self.has_started = type(agent).started is not Agent.started
         self._router: Router[Handler] | None = None
@@ -95,14 +103,33 @@ class Kind:
             case _:
                 return []
 
-    def place(self, subject: str | None, fallback: str) -> Place | None:
-        """Which instance a signal goes to, or None if it lacks the subject that names one."""
+    def _all_members(self) -> list[str]:
+        if isinstance(self.addressing, Pool):
+            return [f"{self.name}_{number}" for number in range(1, self.addressing.max + 1)]
+        return self.declared()
+
+    def named(self) -> list[str]:
+        """The ids that are this kind's alone: a singleton's, or those of all members that a pool can have."""
+        return list(self._named)
+
+    def members_of(self, group: str) -> list[tuple[int, str]]:
+        """Of the ids that are this kind's alone, those that belong to a key group, with their numbers from 1."""
+        return self._by_group.get(group, [])
+
+    def place(self, subject: str | None, fallback: str, size: int = 0) -> Place | None:
+        """Which instance a signal goes to, or None if it lacks the subject that names one.
+
+        Args:
+            subject: of the signal. One that is the id of a pool's member means that member, whatever the size.
+            fallback: text that decides between the members of a pool when there is no subject.
+            size: how many members of a pool signals are spread over; 0 is as many as are declared.
+        """
         if self._members:
             if len(self._members) == 1:
                 return self._members[0]
             if subject is not None and (named := self._named.get(subject)):
                 return named
-            return self._members[stable_hash(subject or fallback) % len(self._members)]
+            return self._members[stable_hash(subject or fallback) % (size or self._size)]
         if subject is None:
             return None
         group = self.groups.get(subject)
@@ -158,8 +185,8 @@ class Plan:
 
     def __init__(self, app: "App", settings: Settings) -> None:
         self.node = settings.node.name
-        self.actions = {action.name: action for action in app.actions}
-        self.has_effects = any(action.effect for action in app.actions)
+        self.flows = frozenset(type(settings.flows).model_fields)
+        """The names of the flows that there can be."""
         self.kinds: list[Kind] = []
         self.router: Router[Handler] = Router()
         # The profiles set up shipped agents; an app may leave those out.
@@ -173,6 +200,11 @@ class Plan:
             for handler in _handlers(kind):
                 self._add(handler)
         _require_distinct(self.kinds)
+        places = (agent.addressing for agent in app.agents_elsewhere)
+        self.elsewhere = frozenset(place.id for place in places if isinstance(place, Singleton))
+        """Ids of the agents that other flows run."""
+        self.actions = with_actions(app.actions, (skill for kind in self.kinds for skill in kind.skills))
+        self.has_effects = any(action.effect for action in self.actions.values())
         for kind in self.kinds:
             kind.bind(self.router)
         self.known_targets: dict[str, tuple[Kind, ...]] = {}
@@ -186,6 +218,11 @@ class Plan:
     def kind_of(self, agent_id: str) -> Kind | None:
         """The kind that an agent id belongs to."""
         return next((kind for kind in self.kinds if kind.owns(agent_id)), None)
+
+    def pool_of(self, agent_id: str) -> str | None:
+        """The name of the pool that an agent id belongs to, if it belongs to one."""
+        kind = self.kind_of(agent_id)
+        return kind.name if kind is not None and isinstance(kind.addressing, Pool) else None
 
     def pools(self) -> dict[str, Pool]:
         """The pools by the name of their agent class."""
@@ -230,10 +267,17 @@ def topic_router(routes: Mapping[str, str]) -> Router[str]:
 
 
 def _handlers(kind: Kind) -> Iterable[Handler]:
-    for name, function in _methods(kind.agent):
-        wants_context = _wants_context(kind, function)
+    yield from _handlers_of(kind, kind.agent, kind.name)
+    for skill in kind.skills:
+        for handler in _handlers_of(kind, skill, f"{kind.name}.{skill.name}"):
+            yield mounted(handler, skill)
+
+
+def _handlers_of(kind: Kind, source: Agent | Skill, owner: str) -> Iterable[Handler]:
+    for name, function in _methods(source):
+        wants_context = _wants_context(owner, function)
         for spec in getattr(function, "routes", ()):
-            model = _payload_model(kind, function)
+            model = _payload_model(owner, function)
             yield Handler(
                 kind=kind.index,
                 agent=kind.name,
@@ -261,31 +305,31 @@ def _each_once(handlers: Iterable[Handler]) -> tuple[Handler, ...]:
     return tuple(by_name.values())
 
 
-def _methods(agent: Agent) -> list[tuple[str, Callable[..., Directives]]]:
+def _methods(source: Agent | Skill) -> list[tuple[str, Callable[..., Directives]]]:
     """The methods in the order in which they are written, those of base classes first."""
-    names = dict.fromkeys(name for part in reversed(type(agent).__mro__) for name in vars(part))
-    found = ((name, inspect.getattr_static(agent, name)) for name in names)
-    return [(name, getattr(agent, name)) for name, member in found if hasattr(member, "routes")]
+    names = dict.fromkeys(name for part in reversed(type(source).__mro__) for name in vars(part))
+    found = ((name, inspect.getattr_static(source, name)) for name in names)
+    return [(name, getattr(source, name)) for name, member in found if hasattr(member, "routes")]
 
 
-def _wants_context(kind: Kind, function: Callable[..., Directives]) -> bool:
+def _wants_context(owner: str, function: Callable[..., Directives]) -> bool:
     if inspect.iscoroutinefunction(function):
-        msg = f"{kind.name}.{function.__name__} is async"
+        msg = f"{owner}.{function.__name__} is async"
         raise ConfigError(msg, hint="a handler decides and does not wait: write def, and yield directives")
     count = len(inspect.signature(function).parameters)
     if count not in (2, 3):
-        msg = f"{kind.name}.{function.__name__} takes {count} arguments besides self"
+        msg = f"{owner}.{function.__name__} takes {count} arguments besides self"
         raise ConfigError(
             msg, hint="a handler is def name(self, state, signal) or def name(self, state, signal, context)"
         )
     return count == 3
 
 
-def _payload_model(kind: Kind, function: Callable[..., Directives]) -> type[BaseModel] | None:
+def _payload_model(owner: str, function: Callable[..., Directives]) -> type[BaseModel] | None:
     try:
         hints = get_type_hints(function)
     except NameError as error:
-        msg = f"{kind.name}.{function.__name__} has an annotation that cannot be resolved: {error}"
+        msg = f"{owner}.{function.__name__} has an annotation that cannot be resolved: {error}"
         raise ConfigError(msg, hint="import the payload model at run time, not under TYPE_CHECKING") from None
     parameter = list(inspect.signature(function).parameters)[1]
     annotation = hints.get(parameter)
@@ -295,6 +339,9 @@ def _payload_model(kind: Kind, function: Callable[..., Directives]) -> type[Base
 
 
 def _sized(addressing: Addressing, settings: AgentSettings) -> Addressing:
+    if isinstance(addressing, Pool) and not 1 <= addressing.size <= addressing.max:
+        msg = f"a pool cannot have a size of {addressing.size} and a maximum of {addressing.max}"
+        raise ConfigError(msg, hint="write addressing = Pool(size, max) with 1 <= size <= max")
     if isinstance(addressing, Pool) and settings.size is not None:
         if settings.size > addressing.max:
             msg = f"a pool of {settings.size} is larger than its maximum of {addressing.max}"
@@ -311,18 +358,22 @@ def _idle_ttl_ms(agent: Agent, settings: AgentSettings) -> int | None:
     return None if agent.idle_ttl is None else int(agent.idle_ttl.total_seconds() * 1000)
 
 
-def _initial_state(agent: Agent, settings: AgentSettings) -> AgentState:
+def _skills(agent: Agent, settings: AgentSettings) -> tuple[Skill, ...]:
     if not issubclass(agent.State, AgentState):
         msg = f"{agent.name}.State is not an AgentState"
         raise ConfigError(msg, hint="write class State(AgentState): ...")
-    unknown = settings.state.keys() - set(agent.State.__struct_fields__)
+    return mounted_skills(agent, settings.skills)
+
+
+def _initial_state(name: str, state: type[AgentState], settings: AgentSettings) -> AgentState:
+    unknown = settings.state.keys() - set(state.__struct_fields__)
     if unknown:
-        msg = f"agents.{agent.name}.state has no field {', '.join(sorted(unknown))}"
-        raise ConfigError(msg, hint=f"its fields: {', '.join(agent.State.__struct_fields__)}")
+        msg = f"agents.{name}.state has no field {', '.join(sorted(unknown))}"
+        raise ConfigError(msg, hint=f"its fields: {', '.join(state.__struct_fields__)}")
     try:
-        return msgspec.convert(settings.state, agent.State, strict=False)
+        return msgspec.convert(settings.state, state, strict=False)
     except msgspec.ValidationError as error:
-        msg = f"agents.{agent.name}.state: {error}"
+        msg = f"agents.{name}.state: {error}"
         raise ConfigError(msg, hint="every field of a state needs a default") from None
 
 
@@ -340,7 +391,7 @@ def _require_distinct(kinds: Iterable[Kind]) -> None:
     owners: dict[str, str] = {}
     for kind in kinds:
         node_id = [kind.addressing.node_id] if isinstance(kind.addressing, Keyed) else []
-        for agent_id in filter(None, [*kind.declared(), *node_id]):
+        for agent_id in filter(None, [*kind.named(), *node_id]):
             if (other := owners.setdefault(agent_id, kind.name)) != kind.name:
                 msg = f"{other} and {kind.name} both have an agent with the id {agent_id!r}"
                 raise ConfigError(msg, hint="give one of them another id")
@@ -359,12 +410,3 @@ def _is_flat(state_type: type[AgentState]) -> bool:
     unions = (Union, UnionType)
     parts = (part for field in fields for part in (get_args(field) if get_origin(field) in unions else (field,)))
     return all(part in _FLAT for part in parts)
-
-
-def as_directives(result: Directives) -> list[Directive]:
-    """What a handler returned, as a list. A generator runs to its end here."""
-    if result is None:
-        return []
-    if isinstance(result, Directive):
-        return [result]
-    return list(result)

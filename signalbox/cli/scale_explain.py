@@ -71,7 +71,7 @@ def _for_people(payload: "ScalingDecision", differs: dict[str, Any]) -> dict[str
     if formula:
         rows["formula"] = formula
     terms = {name: _rounded(value) for name, value in payload.terms.items() if value is not None}
-    for name in ("terms", "sample", "policy"):
+    for name in ("terms", "occasion", "sample", "policy"):
         values = terms if name == "terms" else payload.inputs.get(name)
         if values:
             rows[name] = values

@@ -7,11 +7,12 @@ The formulas are in `sizing`, what holds more units back in `vetoes`, what is le
 The order in which it asks, the first answer counting:
 
 1. Is the sample fit to decide by? (`stale`, `changing`, `no_metrics`)
-2. Are the units within the policy's bounds? (`below_min`, `above_max`)
-3. Is there nothing to do, or nobody to do it? (`idle`, `asleep`, `wake`)
-4. Did the last scale-up help? (`undo`)
-5. Too few units? (`lag`, `load`, `forecast`, or a reason to hold)
-6. Too many? (`low_load`, or a reason to hold)
+2. May nothing change whatever the load? (`paused`, `overridden`, `late`)
+3. Are the units within the policy's bounds? (`below_min`, `above_max`)
+4. Is there nothing to do, or nobody to do it? (`idle`, `asleep`, `wake`)
+5. Did the last scale-up help? (`undo`)
+6. Too few units? (`lag`, `load`, `forecast`, or a reason to hold)
+7. Too many? (`low_load`, or a reason to hold)
 """
 
 import math
@@ -23,7 +24,7 @@ import xxhash
 from pydantic import ValidationError
 
 from signalbox.errors import SignalboxError
-from signalbox.scaling import capacity, forecast, perception, sizing, vetoes
+from signalbox.scaling import capacity, forecast, perception, rules, sizing, vetoes
 from signalbox.scaling.memory import Memory, Trial
 from signalbox.scaling.model import Decision, Reason, Sample
 from signalbox.scaling.policy import Policy
@@ -86,10 +87,14 @@ def decide(policy: Policy, memory: Memory, sample: Sample) -> tuple[Decision, Me
 def replay(inputs: Mapping[str, Any]) -> Decision:
     """Make a recorded decision again, its id included, from its `inputs`, which may have been JSON meanwhile.
 
+    A decision by one of the `rules` is made again by them.
+
     Raises:
         SignalboxError: these are not the inputs of a decision.
     """
     try:
+        if "occasion" in inputs:
+            return rules.replay(inputs)
         policy = Policy.model_validate(inputs["policy"])
         memory = msgspec.convert(inputs["memory"], Memory)
         sample = msgspec.convert(inputs["sample"], Sample)
@@ -119,7 +124,10 @@ def _answered(policy: Policy, memory: Memory, sample: Sample) -> tuple[_Answer, 
     memory = perception.learned(policy, memory, sample)
     case = _weighed(policy, memory, sample)
     terms = _terms(case)
-    answer, memory = _decided(case._replace(memory=_remembering(case)))
+    case = case._replace(memory=_remembering(case))
+    if sample.held is not None:
+        return _hold(case, sample.held, f"nothing is to be changed now: {sample.held}"), case.memory, terms
+    answer, memory = _decided(case)
     if answer.desired != sample.units:
         memory = msgspec.structs.replace(memory, changed_at=sample.at, last=answer.reason, ups=0)
     return answer, memory, terms

@@ -53,6 +53,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds that the last changes paused the target, the latest last, at most five."""
     changing: bool = False
     """Whether a change is under way."""
+    held: str | None = None
+    """Why nothing may change now whatever the load: `paused`, `overridden` by a person, or `late`, a look that is
+    long past."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
