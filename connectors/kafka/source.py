@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,6 +55,16 @@ class CaughtUp:
     """Everything that this partition held when reading began has been handed over."""
 
     part: str
+
+
+#: Where so many records are at hand, it is seen now and then whether most have one key: no other worker can share it.
+_MANY = 50
+_LOOK_EVERY_S = 1.0
+#: So many of them are looked at.
+_LOOKED_AT = 300
+_KEY_CHARACTERS = 256
+#: A hot key counts for so long after it was seen.
+_HOT_S = 10.0
 
 
 class OffsetLost(SignalboxError):
@@ -175,6 +186,8 @@ class ConsumerHub:
             part.waiting = []
             self._buffered -= len(waiting)
             self._handed_at = now
+            if len(waiting) >= _MANY and now - part.looked_at >= _LOOK_EVERY_S:
+                part.looked_at, part.hot_key = now, _hot_key(waiting)
         return waiting
 
     def positions(self) -> dict[str, list[int | None]]:
@@ -191,6 +204,20 @@ class ConsumerHub:
                     end = high if high >= 0 else None
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
+
+    def busy_now_s(self) -> float:
+        """`busy_s`, and the time spent so far on the records that are being handled. Another thread may call it."""
+        handed_at = self._handed_at
+        return self.busy_s + (0.0 if handed_at is None else time.monotonic() - handed_at)
+
+    def hot_keys(self) -> dict[str, str]:
+        """Of each partition that had many records at hand lately, the key of more than half of them, if there is one.
+
+        Another thread may call it.
+        """
+        lately = time.monotonic() - _HOT_S
+        parts = [part for part in list(self._parts.values()) if part.looked_at >= lately]
+        return {part_name(part.topic, part.partition): part.hot_key for part in parts if part.hot_key is not None}
 
     def release(self, part: "_Partition") -> None:
         """Let go of a partition; with the last one the consumer closes."""
@@ -310,6 +337,9 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self.saved: int | None = None
         self.mirrored: int | None = None
         self.waiting: list[Message] = []
+        self.looked_at = float("-inf")
+        self.hot_key: str | None = None
+        """The key that most records had at `looked_at`."""
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
         self._caught_up = False
@@ -347,6 +377,15 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
 
     def close(self) -> None:
         self._hub.release(self)
+
+
+def _hot_key(messages: list[Message]) -> str | None:
+    """The key of more than half of the first messages, if there is one."""
+    keys = Counter(message.key() for message in messages[:_LOOKED_AT])
+    [(key, count)] = keys.most_common(1)
+    if key is None or count <= keys.total() / 2:
+        return None
+    return (key.decode(errors="replace") if isinstance(key, bytes) else str(key))[:_KEY_CHARACTERS]
 
 
 def part_name(topic: str, partition: int) -> str:
