@@ -67,15 +67,15 @@ class Counts:
     """Counters of processes that may be others at the next look: how much they have grown since the last one."""
 
     def __init__(self) -> None:
-        self._last: dict[Any, float] | None = None
+        self._last: dict[Any, float] = {}
 
     def grown(self, counts: Mapping[Any, float], *, complete: bool = True) -> dict[Any, float] | None:
         """By how much each has grown; None if one was not there at the last look, or began anew.
 
-        Of a look that is not complete nothing is told, and with it nothing is compared.
+        Of a look that is not complete nothing is told.
         """
-        last, self._last = self._last, dict(counts) if complete else None
-        if not complete or last is None or any(key not in last or value < last[key] for key, value in counts.items()):
+        last, self._last = self._last, dict(counts)
+        if not complete or any(key not in last or value < last[key] for key, value in counts.items()):
             return None
         return {key: value - last[key] for key, value in counts.items()}
 

@@ -207,6 +207,16 @@ def test_what_is_measured_goes_to_the_controller() -> None:
     )
 
 
+def test_a_pool_is_resized_without_a_pause() -> None:
+    """A pool's policy prices a change at next to nothing unless it says otherwise, and has the bounds of the skill."""
+    told: Told = []
+    pools = {"slow": {"pause_s": 3}, "wide": {"max": 70}}
+    harness = autoscaled(decide=wanting(1, told), pools=pools, max_agents=20)
+    for pool in ("slow", "wide", "task_agent"):
+        harness.send("agent.queue.metrics", {"units": 1}, subject=f"pool/{pool}")
+    assert [(policy.pause_s, policy.max) for policy, _, _ in told] == [(3, 10), (0.001, 70), (0.001, 20)]
+
+
 def test_every_decision_is_recorded_and_one_to_scale_is_a_command() -> None:
     """A pool's new agents are told of as well; a flow has none."""
     harness = autoscaled(decide=wanting(3, []))
