@@ -49,7 +49,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "waits_for_broker": flow.sink.hub.waiting_since is not None,
             "actions_in_flight": flow.executor.in_flight,
             "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
-            "busy_s": round(flow.source.hub.busy_now_s(), 6),
+            "busy_s": round(flow.source.hub.busy_s, 6),
             "hot_keys": flow.source.hub.hot_keys(),
             "memory": round(flow.executor.services.resources.memory.ratio, 4),
             "throttled": flow.executor.throttled,

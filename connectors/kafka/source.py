@@ -22,13 +22,15 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
 
 log = logging.getLogger(__name__)
 
-#: Records taken from the client and not yet handed to the engine; beyond it the consumer is left to fill its own queue.
-_BUFFERED = 50_000
+#: Rounds' worth of records taken from the client and not yet handed to the engine; beyond it the consumer is left to
+#: fill its own queue.
+_BUFFERED_ROUNDS = 16
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
 #: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
@@ -136,7 +138,7 @@ class ConsumerHub:
     def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
         self._settings = settings
         self._group = group
-        self._poll_records = poll_records
+        self._pace = Pace(poll_records)
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -146,8 +148,6 @@ class ConsumerHub:
         self._mirrored_count = 0
         self._released: list[TopicPartition] = []
         """Where partitions that are let go have ended."""
-        self.busy_s = 0.0
-        """Seconds the worker spent on records since the start."""
         self.awake_at: datetime | None = None
         """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
@@ -156,7 +156,11 @@ class ConsumerHub:
         """Epochs that partitions have ended, summed up over partitions."""
         self.reading_since: float | None = None
         """When the first partition was first asked for records, on the monotonic clock."""
-        self._handed_at: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds the worker has spent on records since the start. Another thread may ask."""
+        return self._pace.busy_s(time.monotonic())
 
     def connect(self) -> Consumer:
         """The consumer, connected and without partitions at first."""
@@ -176,18 +180,19 @@ class ConsumerHub:
         now = time.monotonic()
         if self.reading_since is None:
             self.reading_since = now
-        if self._handed_at is not None:
-            self.busy_s += now - self._handed_at
-            self._handed_at = None
-        if not part.waiting and now - self._polled_at >= _POLL_EVERY_S and self._buffered < _BUFFERED:
+        pace = self._pace
+        pace.asked(part, now)
+        room = self._buffered < _BUFFERED_ROUNDS * pace.records
+        if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
             self._poll(now)
         waiting = part.waiting
         if waiting:
-            part.waiting = []
-            self._buffered -= len(waiting)
-            self._handed_at = now
             if len(waiting) >= _MANY and now - part.looked_at >= _LOOK_EVERY_S:
                 part.looked_at, part.hot_key = now, _hot_key(waiting)
+            part.waiting = waiting[pace.records :]
+            waiting = waiting[: pace.records] if part.waiting else waiting
+            self._buffered -= len(waiting)
+            pace.handed(len(waiting), now)
         return waiting
 
     def positions(self) -> dict[str, list[int | None]]:
@@ -204,11 +209,6 @@ class ConsumerHub:
                     end = high if high >= 0 else None
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
-
-    def busy_now_s(self) -> float:
-        """`busy_s`, and the time spent so far on the records that are being handled. Another thread may call it."""
-        handed_at = self._handed_at
-        return self.busy_s + (0.0 if handed_at is None else time.monotonic() - handed_at)
 
     def hot_keys(self) -> dict[str, str]:
         """Of each partition that had many records at hand lately, the key of more than half of them, if there is one.
@@ -233,7 +233,7 @@ class ConsumerHub:
     def _poll(self, now: float) -> None:
         consumer = self._assigned()
         self._polled_at = now
-        messages = consumer.consume(self._poll_records, 0)
+        messages = consumer.consume(self._pace.records, 0)
         self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
         if messages:
             self._distribute(messages, consumer)

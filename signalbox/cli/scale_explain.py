@@ -1,4 +1,4 @@
-"""`signalbox scale explain`: a recorded decision, its formula with the terms filled in, and whether it can be repeated."""
+"""`signalbox scale explain`: a recorded decision, its formula with the terms filled in, and the same made again."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 

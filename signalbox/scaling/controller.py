@@ -15,6 +15,7 @@ The order in which it asks, the first answer counting:
 7. Too many? (`low_load`, or a reason to hold)
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 from signalbox.errors import SignalboxError
 from signalbox.scaling import capacity, forecast, perception, rules, sizing, vetoes
 from signalbox.scaling.memory import Memory, Trial
-from signalbox.scaling.model import Decision, Sample
+from signalbox.scaling.model import Decision, Reason, Sample
 from signalbox.scaling.policy import Policy
 from signalbox.scaling.sizing import Demand
 
@@ -37,7 +38,7 @@ Terms = dict[str, float | int | str | None]
 
 class _Answer(NamedTuple):
     desired: int
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -172,7 +173,9 @@ def _surge(policy: Policy, memory: Memory, sample: Sample, lag: float) -> float:
     power = (memory.capacity.per_unit or 0.0) * sizing.effective(sample.units, sample.partitions)
     if lag <= vetoes.BACKLOG_S * (power or memory.arrivals or 0.0):
         return 0.0
-    return min(memory.recent[-min(policy.up_samples, len(memory.recent)) :], default=0.0)
+    # Where there is nobody to work, what waits is proof enough.
+    agreeing = policy.up_samples if sample.units else 1
+    return min(memory.recent[-agreeing:], default=0.0)
 
 
 def _forecast(policy: Policy, memory: Memory, sample: Sample) -> float | None:
@@ -319,7 +322,7 @@ def _trying(case: _Case) -> Memory:
     return msgspec.structs.replace(case.memory, trial=trial)
 
 
-def _cause(case: _Case) -> str:
+def _cause(case: _Case) -> Reason:
     if case.backlog:
         return "lag"
     expected = (case.memory.arrivals or 0.0) / case.demand.power(case.sample.units)
@@ -351,15 +354,24 @@ def _enough(case: _Case) -> _Answer:
 
 def _roomy(case: _Case) -> bool:
     """Whether, inside the dead band, fewer units have long been enough and would not be near its upper end."""
-    memory, policy = case.memory, case.policy
-    if memory.fewer_since is None or case.sample.at - memory.fewer_since < _TRIM_WINDOWS * policy.down_window_s:
+    memory = case.memory
+    if memory.fewer_since is None or case.sample.at - memory.fewer_since < _TRIM_WINDOWS * case.policy.down_window_s:
         return False
-    if memory.fewer_most >= case.sample.units:
-        return False
-    return case.demand.rate <= (policy.utilization + policy.busy_high) / 2 * case.demand.power(memory.fewer_most)
+    return memory.fewer_most < case.sample.units and _used_by(case, memory.fewer_most) <= _highest(case.policy)
 
 
-def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
+def _used_by(case: _Case, units: int) -> float:
+    """The utilization that so many units would have."""
+    power = case.demand.power(units)
+    return case.demand.rate / power if power > 0 else math.inf
+
+
+def _highest(policy: Policy) -> float:
+    """The utilization that fewer units may have: so far from the upper end of the band that noise does not reach it."""
+    return (policy.utilization + policy.busy_high) / 2
+
+
+def _fewer(case: _Case, reason: Reason, most: int, window_s: float) -> _Answer:
     """Too many units: as few as the most that was asked for in the window, unless something speaks against it."""
     sample, memory = case.sample, case.memory
     if case.backlog:
@@ -371,6 +383,8 @@ def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
     watched = sample.at - (sample.at if memory.since is None else memory.since)
     if most >= sample.units or watched < window_s:
         return _hold(case, "down_window", f"{case.wanted} units would do, but not for all of the last {window_s:.0f} s")
+    if (used := _used_by(case, most)) > _highest(case.policy):
+        return _hold(case, "margin", f"{most} units would be used to {used:.0%}, so noise would ask for more again")
     if (cooling := _cooling(case)) is not None:
         return cooling
     message = f"the units are used to {case.utilization:.0%}; {most} were enough for the last {window_s:.0f} s"
@@ -388,7 +402,7 @@ def _cooling(case: _Case) -> _Answer | None:
     return _hold(case, "cooldown", f"the last change was {cooldown - left:.0f} s ago; {left:.0f} s to go")
 
 
-def _hold(case: _Case, reason: str, message: str) -> _Answer:
+def _hold(case: _Case, reason: Reason, message: str) -> _Answer:
     return _Answer(case.sample.units, reason, message)
 
 

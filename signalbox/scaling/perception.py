@@ -86,6 +86,7 @@ def interrupted(memory: Memory, sample: Sample) -> Memory:
     return msgspec.structs.replace(
         memory,
         at=sample.at,
+        seen_at=sample.at if sample.changing else memory.seen_at,
         units=sample.units,
         settled=False,
         ups=0,
@@ -99,22 +100,26 @@ def interrupted(memory: Memory, sample: Sample) -> Memory:
 def learned(policy: Policy, memory: Memory, sample: Sample) -> Memory:
     """The memory after a complete sample in which no change was under way."""
     at, arrivals = sample.at, sample.arrivals or 0.0
-    elapsed = 0.0 if memory.at is None else at - memory.at
-    gap = memory.at is None or elapsed > GAP_S
+    elapsed = 0.0 if memory.seen_at is None else at - memory.seen_at
+    gap = memory.seen_at is None or elapsed > GAP_S
     changed = memory.units is not None and memory.units != sample.units
     # The rates of a sample are means since the one before, part of which was a pause if that was not whole.
     settled = memory.settled and not changed and not gap
     idle = arrivals <= 0 and not sample.lag
+    recent = (*(() if gap else memory.recent)[1 - _RECENT :], arrivals)
+    # A single odd sample must not move the mean.
+    middle = sorted(recent[-3:])[len(recent[-3:]) // 2]
     return msgspec.structs.replace(
         memory,
         at=at,
+        seen_at=at,
         units=sample.units,
         settled=True,
         since=at if gap else memory.since,
-        arrivals=arrivals if gap else forecast.smoothed(memory.arrivals, arrivals, elapsed, ARRIVALS_S),
-        recent=(*(() if gap else memory.recent)[1 - _RECENT :], arrivals),
+        arrivals=arrivals if gap else forecast.smoothed(memory.arrivals, middle, elapsed, ARRIVALS_S),
+        recent=recent,
         forecast=forecast.observed(memory.forecast, at, 0.0 if gap else elapsed, arrivals, horizon_s(policy, sample)),
-        capacity=capacity.observed(memory.capacity, sample) if settled or memory.at is None else memory.capacity,
+        capacity=capacity.observed(memory.capacity, sample) if settled or memory.seen_at is None else memory.capacity,
         ups=0 if gap else memory.ups,
         fewer_since=None if changed or gap else memory.fewer_since,
         hot=_hot(memory.hot, sample),
@@ -138,11 +143,13 @@ def _hot(before: bool, sample: Sample) -> bool:
 
 
 def _watched(trial: Trial | None, sample: Sample, *, settled: bool) -> Trial | None:
-    """The scale-up on trial after one more sample; over if the backlog is gone, or somebody changed the units."""
+    """The scale-up on trial after one more sample; over once it was judged, or the backlog or the units are others."""
     if trial is None or sample.units not in (trial.before, trial.after):
         return None
     if sample.units != trial.after or not settled:
         return trial
+    if trial.seen >= vetoes.TRIAL_SAMPLES:
+        return None
     if workable_lag(sample) <= vetoes.BACKLOG_S * (sample.processed or 0.0):
         return None
     return msgspec.structs.replace(trial, seen=trial.seen + 1, total=trial.total + (sample.processed or 0.0))

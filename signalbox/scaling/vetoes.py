@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from signalbox.scaling import capacity, sizing
 from signalbox.scaling.memory import Memory, Trial
-from signalbox.scaling.model import Sample
+from signalbox.scaling.model import Reason, Sample
 from signalbox.scaling.policy import Policy
 from signalbox.scaling.sizing import Demand
 
@@ -30,7 +30,7 @@ FULL_MEMORY = 0.85
 class Veto(NamedTuple):
     """A reason code and its sentence."""
 
-    reason: str
+    reason: Reason
     message: str
 
 
