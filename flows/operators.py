@@ -19,7 +19,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
-from connectors.kafka.source import CaughtUp, KafkaSource
+from connectors.kafka.source import CaughtUp, KafkaSource, Resized
 from connectors.segments import Piece, SegmentStore
 from flows.intake import Input, Parcel, Pulse
 from signalbox.agents.group import AgentGroup
@@ -115,6 +115,8 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 self._behind.discard(parcel.part)
                 if not self._behind:
                     group.caught_up()
+            elif isinstance(parcel, Resized):
+                group.resized(parcel.part, parcel.sizes)
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN

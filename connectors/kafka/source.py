@@ -4,13 +4,18 @@ Each partition resumes from its own snapshot, so its offset is exact. A poll's r
 partition; nothing is decoded here. Once a partition has handed over what it held at the start, it says so (`CaughtUp`).
 `auto.offset.reset` is `error`: an offset that the broker no longer has stops the flow with a message, it never jumps.
 Progress is mirrored to a consumer group for lag tools, which decides nothing.
+
+A snapshot also holds the sizes of the pools that records are spread over, and they change only with a snapshot. The
+engine takes nothing of the next epoch from a partition before this one is processed and saved everywhere. So no record
+overtakes an earlier one of its key on the way to another member. A crash repeats each record with its own sizes, since
+after a start they change only behind everything that the run before can have handed over: a snapshot says how far that
+is at most.
 """
 
 import contextlib
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +27,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.hot_keys import HotKeys
 from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
@@ -38,6 +44,9 @@ _POLL_EVERY_S = 0.0005
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
 _METADATA_TIMEOUT_S = 30.0
+#: So far a partition goes in an epoch at most, in offsets, or four times as far as in the one before. A worker manages
+#: a third of it in the default epoch.
+_REACH = 1_000_000
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
 #: A drain waits so long for the last mirroring. A group's coordinator is found in milliseconds, in a new cluster later.
@@ -50,6 +59,8 @@ class RecordBatch(NamedTuple):
     topic: str
     partition: int
     messages: list[Message]
+    sizes: Mapping[str, int] = MappingProxyType({})
+    """Members by pool that these records are spread over; all batches of an epoch share one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +70,19 @@ class CaughtUp:
     part: str
 
 
-#: Where so many records are at hand, it is seen now and then whether most have one key: no other worker can share it.
-_MANY = 50
-_LOOK_EVERY_S = 1.0
-#: So many of them are looked at.
-_LOOKED_AT = 300
-_KEY_CHARACTERS = 256
-#: A hot key counts for so long after it was seen.
-_HOT_S = 10.0
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """From here on the records of this partition are spread over so many members of each pool."""
+
+    part: str
+    sizes: Mapping[str, int]
+
+
+Item = RecordBatch | Resized | CaughtUp
+"""What a partition hands over."""
+PartState = tuple[int, Mapping[str, int], int]
+"""The snapshot of a partition: the offset to go on from, the sizes of the pools from there on, and an offset that is
+behind everything handed over before the next snapshot."""
 
 
 class OffsetLost(SignalboxError):
@@ -91,7 +107,19 @@ class Watcher(Protocol):
         ...
 
 
-class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
+class Sizing(Protocol):
+    """Knows the sizes of pools; `signalbox.agents.pools` is the one."""
+
+    def at_start(self, saved: Mapping[str, int] | None) -> Mapping[str, int]:
+        """The sizes by which a partition with this snapshot, or with none, begins."""
+        ...
+
+    def wanted(self) -> Mapping[str, int]:
+        """The sizes wanted now. It is asked once per partition and epoch."""
+        ...
+
+
+class KafkaSource(FixedPartitionedSource[Item, PartState]):
     """Reads topics from recorded starts.
 
     Args:
@@ -102,6 +130,7 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         drain: when set, every partition ends and the flow closes in order.
         watchers: who follows a topic, by its name without prefix. Watched topics are read even while `full`.
         full: whether the flow has as much to do as it can take, and no further records are to be read.
+        sizing: the sizes of the pools.
     """
 
     def __init__(
@@ -112,6 +141,7 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         group: str,
         poll_records: int,
         drain: threading.Event,
+        sizing: Sizing,
         watchers: Mapping[str, Watcher] = MappingProxyType({}),
         full: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -119,17 +149,22 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         self._drain = drain
         self._watchers = watchers
         self._full = full
+        self._sizing = sizing
         self.hub = ConsumerHub(settings, group, poll_records)
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
+    def build_part(self, step_id: str, for_part: str, resume_state: PartState | None) -> "_Partition":
         topic, partition = split_part(for_part)
-        start = self._starts[topic, partition] if resume_state is None else resume_state
+        start = self._starts[topic, partition]
+        state = (start, self._sizing.at_start(None), start + _REACH)
+        if resume_state is not None:
+            offset, sizes, bound = resume_state
+            state = (offset, self._sizing.at_start(sizes), bound)
         watcher = self._watchers.get(topic)
         may_read = (lambda: True) if watcher else (lambda: not self._full())
-        return _Partition(self.hub, topic, partition, start, self._drain, watcher, may_read)
+        return _Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
 
 
 class ConsumerHub:
@@ -139,6 +174,7 @@ class ConsumerHub:
         self._settings = settings
         self._group = group
         self._pace = Pace(poll_records)
+        self.hot_keys = HotKeys()
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -187,8 +223,7 @@ class ConsumerHub:
             self._poll(now)
         waiting = part.waiting
         if waiting:
-            if len(waiting) >= _MANY and now - part.looked_at >= _LOOK_EVERY_S:
-                part.looked_at, part.hot_key = now, _hot_key(waiting)
+            self.hot_keys.look(part.name, waiting, now)
             part.waiting = waiting[pace.records :]
             waiting = waiting[: pace.records] if part.waiting else waiting
             self._buffered -= len(waiting)
@@ -210,14 +245,12 @@ class ConsumerHub:
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
 
-    def hot_keys(self) -> dict[str, str]:
-        """Of each partition that had many records at hand lately, the key of more than half of them, if there is one.
+    def switched(self, pool: str, size: int) -> bool:
+        """Whether all partitions of this worker spread records over so many members of a pool.
 
         Another thread may call it.
         """
-        lately = time.monotonic() - _HOT_S
-        parts = [part for part in list(self._parts.values()) if part.looked_at >= lately]
-        return {part_name(part.topic, part.partition): part.hot_key for part in parts if part.hot_key is not None}
+        return all(part.told is not None and part.told.get(pool) == size for part in list(self._parts.values()))
 
     def release(self, part: "_Partition") -> None:
         """Let go of a partition; with the last one the consumer closes."""
@@ -318,30 +351,36 @@ class ConsumerHub:
         self._mirrored_count += 1
 
 
-class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
-    """One Kafka partition. Its state is the offset of the next record to hand over."""
+class _Partition(StatefulSourcePartition[Item, PartState]):
+    """One Kafka partition. Its state is the offset of the next record to hand over, and how that is spread."""
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         hub: ConsumerHub,
         topic: str,
         partition: int,
-        start: int,
+        state: PartState,
         drain: threading.Event,
         watcher: Watcher | None,
         may_read: Callable[[], bool],
+        wanted: Callable[[], Mapping[str, int]],
     ) -> None:
         self.topic = topic
         self.partition = partition
-        self.position = start
+        self.position, self._sizes, self._repeated_until = state
         self.saved: int | None = None
         self.mirrored: int | None = None
+        self.name = part_name(topic, partition)
         self.waiting: list[Message] = []
-        self.looked_at = float("-inf")
-        self.hot_key: str | None = None
-        """The key that most records had at `looked_at`."""
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
+        self.told: Mapping[str, int] | None = None
+        """The sizes that the flow was last told of."""
+        self._wanted = wanted
+        self._snapshot_at = self.position
+        self._ahead: list[Message] = []
+        self._ended = False
+        self._bound = max(self._repeated_until, self.position + _REACH)
         self._caught_up = False
         self._hub = hub
         self._draining = drain.is_set
@@ -349,15 +388,19 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self._may_read = may_read
         hub.register(self)
 
-    def next_batch(self) -> list[RecordBatch | CaughtUp]:
+    def next_batch(self) -> list[Item]:
         if self._draining():
+            self._ended = True
             raise StopIteration
-        batches: list[RecordBatch | CaughtUp] = []
-        if self._may_read() and (messages := self._hub.take(self)):
+        batches: list[Item] = []
+        if self.told is not self._sizes:
+            self.told = self._sizes
+            batches.append(Resized(part_name(self.topic, self.partition), self._sizes))
+        if self._may_read() and (messages := self._take()):
             if self._watcher is not None:
                 self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
-            batches.append(RecordBatch(self.topic, self.partition, messages))
+            batches.append(RecordBatch(self.topic, self.partition, messages, self._sizes))
         if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
             self._caught_up = True
             if self._watcher is not None:
@@ -365,27 +408,43 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
             batches.append(CaughtUp(part_name(self.topic, self.partition)))
         return batches
 
+    def _take(self) -> list[Message]:
+        """The records to hand over now. What lies behind the bound waits for the next epoch."""
+        messages = self._ahead or self._hub.take(self)
+        self._ahead = messages if messages and (messages[-1].offset() or 0) >= self._bound else []
+        return [] if self._ahead else messages
+
     def next_awake(self) -> datetime | None:
         return self._hub.awake_at
 
-    def snapshot(self) -> int:
+    def snapshot(self) -> PartState:
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
         self._hub.epochs += 1
-        return low
+        return low, self._next_sizes(), self._next_bound()
+
+    def _next_sizes(self) -> Mapping[str, int]:
+        """The sizes from here on. Nothing is handed over with them before this snapshot is the one to go on from."""
+        if self._is_repeated() and (wanted := self._wanted()) != self._sizes:
+            self._sizes = wanted
+        return self._sizes
+
+    def _next_bound(self) -> int:
+        """The offset that is not passed before the next snapshot."""
+        at_least = (self._ahead[-1].offset() or 0) + 1 if self._ahead else self.position
+        self._bound = at_least + max(_REACH, 4 * (self.position - self._snapshot_at))
+        self._snapshot_at = self.position
+        if not self._ended:
+            return self._bound
+        return self.position if self._is_repeated() else self._repeated_until
+
+    def _is_repeated(self) -> bool:
+        """Whether everything has been handed over again that a run before can have handed over."""
+        return self._caught_up or self.position >= self._repeated_until
 
     def close(self) -> None:
         self._hub.release(self)
-
-
-def _hot_key(messages: list[Message]) -> str | None:
-    """The key of more than half of the first messages, if there is one."""
-    keys = Counter(message.key() for message in messages[:_LOOKED_AT])
-    [(key, count)] = keys.most_common(1)
-    if key is None or count <= keys.total() / 2:
-        return None
-    return (key.decode(errors="replace") if isinstance(key, bytes) else str(key))[:_KEY_CHARACTERS]
 
 
 def part_name(topic: str, partition: int) -> str:

@@ -155,8 +155,8 @@ class Node:
             view.flows[name] = self._worker_group(name, environment, held.fd, exposition, view.scaler)
         view.sensors = self._sensor_group(environment, held.fd, exposition)
         await stack.enter_async_context(self._kept(list(view.flows.values())))
-        for group in view.flows.values():
-            keeping = asyncio.create_task(view.scaler.keep(group))
+        keepers = [*(view.scaler.keep(group) for group in view.flows.values()), view.scaler.pools.keep()]
+        for keeping in map(asyncio.create_task, keepers):
             self._vital.add(keeping)
             stack.callback(keeping.cancel)
         await stack.enter_async_context(self._kept([view.sensors]))

@@ -247,7 +247,7 @@ def test_a_command_for_another_number_is_set_aside_as_stale(tmp_path: Path) -> N
             await asyncio.sleep(0)
             assert rig.targets.now.flows["agents"].workers == 1
         [letter] = rig.told("dead-letters")
-        assert (letter.data["reason"], letter.data["signal_type"]) == ("stale", "control.scale")
+        assert (letter.data["reason"], letter.data["signal_type"]) == ("stale_command", "control.scale")
 
     _run(test)
 
@@ -266,7 +266,7 @@ def test_a_paused_autoscaler_is_not_obeyed_and_people_are(tmp_path: Path) -> Non
             rig.command("control.resume", flow="scaling")
             rig.scale(2, decision_id="d2")
             await rig.running(2)
-        assert [letter.data["reason"] for letter in rig.told("dead-letters")] == ["paused"]
+        assert [letter.data["reason"] for letter in rig.told("dead-letters")] == ["autoscaler_paused"]
         assert [one.type for one in rig.told() if "rescale" not in one.type] == ["scaling.paused", "scaling.resumed"]
 
     _run(test)
