@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.control import ScaleCommand
 from schemas.payloads.scaling import AgentScaled, ScalingDecision
@@ -416,3 +418,45 @@ def _feed(harness: Harness, *, samples: int, **measured: float) -> None:
     for _ in range(samples):
         later(harness, 2)
         harness.send("agent.queue.metrics", {"units": 5, **measured}, subject="pool/task_agent")
+
+
+_EVENTS = st.tuples(
+    st.sampled_from(["high", "low", "overflow", "person", "measured", "wait"]), st.integers(min_value=1, max_value=12)
+)
+
+
+@given(st.lists(_EVENTS, max_size=25))
+@settings(max_examples=40)
+def test_agents_come_and_go_as_ordered_whatever_happens(events: list[tuple[str, int]]) -> None:
+    """Whoever asks for what: orders stay within bounds, and the agents told of are always 1 to the latest size."""
+    harness = autoscaled(decide=wanting(9, []), cooldown_s=0, override_s=1, sizes={"task_agent": 4})
+    size, orders = 4, 0
+    for event, number in events:
+        match event:
+            case "high" | "low":
+                harness.send(f"system.load.{event}", {"load": 1 if event == "high" else 0})
+            case "overflow":
+                harness.send("agent.queue.overflow", {"queued": number})
+            case "measured":
+                harness.send("agent.queue.metrics", {"units": size}, subject="pool/task_agent")
+            case "wait":
+                later(harness, number)
+            case "person":
+                resized = {"pool": "task_agent", "size": number, "before": size}
+                harness.send("scaling.pool.resized", resized)
+                size = number
+        for _, desired, expected in commands(harness)[orders:]:
+            assert expected == size
+            assert 1 <= desired <= 10
+            size, orders = desired, orders + 1
+    there = set(range(1, 5))
+    for signal in harness.emitted("scaling.agent.*"):
+        number = int(signal.data["agent_id"].rpartition("_")[2])
+        if signal.type.endswith("spawned"):
+            there.add(number)
+        else:
+            there.remove(number)
+        assert there == set(range(1, signal.data["total_agents"] + 1))
+    assert len(there) == size
+    # This app has the autoscaler alone, and so nobody whom its commands are for.
+    assert {letter["reason"] for letter in harness.dead_letters} <= {"unknown_target"}
