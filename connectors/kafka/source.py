@@ -27,6 +27,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.hot_keys import HotKeys
 from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
@@ -173,6 +174,7 @@ class ConsumerHub:
         self._settings = settings
         self._group = group
         self._pace = Pace(poll_records)
+        self.hot_keys = HotKeys()
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -221,6 +223,7 @@ class ConsumerHub:
             self._poll(now)
         waiting = part.waiting
         if waiting:
+            self.hot_keys.look(part.name, waiting, now)
             part.waiting = waiting[pace.records :]
             waiting = waiting[: pace.records] if part.waiting else waiting
             self._buffered -= len(waiting)
@@ -367,6 +370,7 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
         self.position, self._sizes, self._repeated_until = state
         self.saved: int | None = None
         self.mirrored: int | None = None
+        self.name = part_name(topic, partition)
         self.waiting: list[Message] = []
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
