@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from signalbox.errors import SignalboxError
+from signalbox.errors import StateDamaged
 
 
 class Piece(msgspec.Struct, array_like=True, frozen=True):
@@ -26,8 +26,15 @@ class Piece(msgspec.Struct, array_like=True, frozen=True):
     crc: int
 
 
-class StateDamaged(SignalboxError):
-    """A piece of saved state is missing or not as it was written."""
+class GroupSnapshot(msgspec.Struct, array_like=True):
+    """What the engine keeps of a key group: the pieces that make up its state, oldest first."""
+
+    version: int
+    key: str
+    pieces: list[Piece]
+
+
+decode_snapshot = msgspec.msgpack.Decoder(GroupSnapshot).decode
 
 
 class SegmentStore:
@@ -82,4 +89,4 @@ class SegmentStore:
 
 
 def _damaged(path: Path, what: str) -> StateDamaged:
-    return StateDamaged(f"saved agent state {path} {what}", hint="restore the recovery directory from a copy")
+    return StateDamaged(f"saved agent state {path} {what}", hint="the next start goes back to the newest sound copy")

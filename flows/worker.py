@@ -5,25 +5,22 @@ which the next start goes on at the last snapshot. A supervisor passes settings 
 """
 
 import argparse
-import contextlib
-import fcntl
 import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main
 
+from connectors.recovery.store import RecoveryStore
 from flows import agents
 from flows.reporting import MetricsReporter, handlers
 from signalbox.config import Settings, load_settings
-from signalbox.errors import SignalboxError
+from signalbox.errors import SignalboxError, StateDamaged
 from signalbox.supervision.inspection import serve, socket_path
 from signalbox.supervision.parent import die_with_parent
 from signalbox.telemetry import logs
@@ -59,10 +56,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings, *, index: int, addresses: list[str]) -> None:
     """Run the agents flow as worker process `index`, alone or with those at `addresses`."""
+    store = RecoveryStore(settings.node.data_dir / "recovery")
+    # Before the flow is built, which reads there where its topics began.
+    recovery = _prepared(store)
+    with store.in_use():
+        try:
+            _run(settings, recovery, index=index, addresses=addresses)
+        except Exception as error:
+            if isinstance(found := _our_own(error), StateDamaged):
+                store.suspect(str(found))
+            raise
+
+
+def _run(settings: Settings, recovery: RecoveryConfig, *, index: int, addresses: list[str]) -> None:
     flow = agents.build(settings, workers=max(1, len(addresses)), index=index)
     state = {"now": "starting"}
     _drain_on_signal(flow.drain, state)
-    recovery = _prepared(settings.node.data_dir / "recovery")
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_S)
     path = socket_path(settings.node.data_dir, f"{agents.NAME}-{index}")
@@ -86,25 +95,18 @@ def run(settings: Settings, *, index: int, addresses: list[str]) -> None:
     log.info("worker drained", flow=agents.NAME, index=index)
 
 
-def _prepared(directory: Path) -> RecoveryConfig:
-    """The engine's recovery store, made whole or not at all."""
-    engine = directory / "engine"
-    with _locked(directory):
+def _prepared(store: RecoveryStore) -> RecoveryConfig:
+    """The engine's recovery store: as it was, or as a sound copy has it, or new; made whole or not at all."""
+    engine = store.directory / "engine"
+    with store.prepared():
         if not engine.is_dir():
-            scratch = directory / "engine.new"
+            scratch = store.directory / "engine.new"
             scratch.mkdir(exist_ok=True)
             for leftover in scratch.iterdir():
                 leftover.unlink()
             init_db_dir(scratch, RECOVERY_PARTITIONS)
             scratch.rename(engine)
     return RecoveryConfig(str(engine), backup_interval=timedelta(0))
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with (directory / "engine.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _drain_on_signal(drain: threading.Event, state: dict[str, str]) -> None:
@@ -122,14 +124,18 @@ def _drain_on_signal(drain: threading.Event, state: dict[str, str]) -> None:
 
 def _explain(error: BaseException) -> int:
     """Log an error with its root, and give the exit code of the first of our own in its chain."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, SignalboxError):
-            log.error("worker stops", error=str(cause), hint=cause.hint)
-            return cause.exit_code
-        cause = cause.__cause__ or cause.__context__
+    if (found := _our_own(error)) is not None:
+        log.error("worker stops", error=str(found), hint=found.hint)
+        return found.exit_code
     log.error("worker crashes", exc_info=error)
     return 1
+
+
+def _our_own(error: BaseException) -> SignalboxError | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, SignalboxError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _parser() -> argparse.ArgumentParser:

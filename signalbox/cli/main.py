@@ -35,6 +35,7 @@ EXIT_CODES = {
     5: "not found",
     6: "condition not met",
     7: "refused or conflict",
+    8: "saved state damaged",
     124: "timeout",
     130: "interrupted",
 }

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.segments import Piece, SegmentStore, StateDamaged
+from connectors.segments import Piece, SegmentStore
+from signalbox.errors import StateDamaged
 
 
 @given(st.lists(st.tuples(st.sampled_from(["0", "17", "127"]), st.binary(max_size=300), st.booleans()), max_size=30))
