@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 
-from schemas.control import AgentControl, AgentSpawn
+from schemas.control import AgentControl, AgentSpawn, FlowControl, ScaleCommand
 from schemas.dead_letter import DEAD_LETTER_TYPE, DeadLetter
 from schemas.payloads.actions import (
     ActionAttempted,
@@ -25,6 +25,7 @@ from schemas.payloads.agents import ActionFinished, ActionStarting, AgentError, 
 from schemas.payloads.alerts import Alert, AlertAck
 from schemas.payloads.health import ResourceMetrics, ResourceUsage, SystemHealth
 from schemas.payloads.nodes import NodeHeartbeat, NodeStopped
+from schemas.payloads.scaling import AgentScaled, Autoscaling, Rescale, ScalingDecision
 from schemas.payloads.tasks import (
     TaskCompleted,
     TaskDelegated,
@@ -71,6 +72,20 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "agent.error": AgentError,
         "node.heartbeat": NodeHeartbeat,
         "node.stopped": NodeStopped,
+        "scaling.decision.made": ScalingDecision,
+        "scaling.decision.held": ScalingDecision,
+        "scaling.rescale.started": Rescale,
+        "scaling.rescale.step": Rescale,
+        "scaling.rescale.completed": Rescale,
+        "scaling.rescale.failed": Rescale,
+        "scaling.agent.spawned": AgentScaled,
+        "scaling.agent.terminated": AgentScaled,
+        "scaling.paused": Autoscaling,
+        "scaling.resumed": Autoscaling,
+        "control.scale": ScaleCommand,
+        "control.pause": FlowControl,
+        "control.resume": FlowControl,
+        "control.drain": FlowControl,
         "control.agent.pause": AgentControl,
         "control.agent.resume": AgentControl,
         "control.agent.stop": AgentControl,

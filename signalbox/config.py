@@ -296,6 +296,8 @@ class SupervisionSettings(_Group):
     """A process or broker that is not running after so long has failed to start."""
     frozen_s: PositiveFloat = 15.0
     """A running process that answers nothing for so long is killed and started again; a shorter pause is left alone."""
+    stuck_s: PositiveFloat = 20.0
+    """A flow that has closed no epoch for so long, although the broker answers, is killed and started again."""
 
 
 class RegistrySettings(_Group):

@@ -18,7 +18,7 @@ from connectors.kafka.client import CALL_TIMEOUT_S, client_config, translating
 from connectors.kafka.source import part_name
 from connectors.recovery.beginnings import ORIGINS, Origins, read_origins, write_origins
 from signalbox.config import KafkaSettings
-from signalbox.errors import Conflict, NotFound
+from signalbox.errors import Conflict, NotFound, StateDamaged
 
 Places = dict[tuple[str, int], int]
 """Topic without prefix and partition -> offset."""
@@ -67,6 +67,9 @@ def _known(directory: Path, settings: KafkaSettings, cluster: ClusterMetadata) -
     cluster_id = cluster.cluster_id or ""
     known = read_origins(directory)
     if known is None:
+        if (directory / "segments").exists() or (directory / "copies").exists():
+            msg = f"{directory / ORIGINS} is missing, and its twin too, though there is saved state"
+            raise StateDamaged(msg, hint="the next start goes back to the newest sound copy")
         return Origins(cluster_id)
     if known.cluster_id != cluster_id:
         msg = f"{directory} belongs to Kafka cluster {known.cluster_id}; {settings.bootstrap} is cluster {cluster_id}"

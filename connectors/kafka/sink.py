@@ -81,16 +81,21 @@ class ProducerHub:
         self.repeated_by = 0.0
         """Until when what was read back is waited for, on the monotonic clock."""
         self.failure: KafkaError | None = None
+        self.waiting_since: float | None = None
+        """Since when the broker has not acknowledged what was written, while that is waited for; monotonic."""
         self.produced: Counter[str] = Counter()
         """Records by topic since the start of the process."""
         self.skipped: Counter[str] = Counter()
         """Records left out because a crashed run had written them."""
 
+    def connect(self) -> None:
+        """Make the producer, which needs up to a second before its first delivery."""
+        if self._producer is None:
+            self._producer = Producer(_producer_config(self._settings))
+
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is read back with its siblings before the first write."""
-        if self._producer is None:
-            # At once: an idempotent producer needs up to a second before its first delivery.
-            self._producer = Producer(_producer_config(self._settings))
+        self.connect()
         self._unread.append(part)
         self._parts[self.prefix + part.topic, part.partition] = part
 
@@ -123,10 +128,11 @@ class ProducerHub:
         """
         if self._producer is None:
             return
-        began = time.monotonic()
+        began = self.waiting_since = time.monotonic()
         while self._producer.flush(_FLUSH_LOG_EVERY_S):
             waited = time.monotonic() - began
             log.warning("the broker has not acknowledged %d records for %.0f s", len(self._producer), waited)
+        self.waiting_since = None
         if self.failure is not None:
             msg = f"the broker refused a record: {self.failure.str()}"
             raise Unreachable(msg, hint="its log says why; a topic's limits or its access rights may have changed")

@@ -141,7 +141,19 @@ class ConsumerHub:
         """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
+        self.epochs = 0
+        """Epochs that partitions have ended, summed up over partitions."""
+        self.reading_since: float | None = None
+        """When the first partition was first asked for records, on the monotonic clock."""
         self._handed_at: float | None = None
+
+    def connect(self) -> Consumer:
+        """The consumer, connected and without partitions at first."""
+        if self._consumer is None:
+            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
+            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
+            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        return self._consumer
 
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is assigned with its siblings at the next poll."""
@@ -151,6 +163,8 @@ class ConsumerHub:
     def take(self, part: "_Partition") -> list[Message]:
         """The records that wait for a partition, after polling if there are none."""
         now = time.monotonic()
+        if self.reading_since is None:
+            self.reading_since = now
         if self._handed_at is not None:
             self.busy_s += now - self._handed_at
             self._handed_at = None
@@ -239,17 +253,14 @@ class ConsumerHub:
         log.warning("consumer: %s: %s", place, error.str())
 
     def _assigned(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
-            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
-            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        consumer = self.connect()
         if self._new:
             prefix = self._settings.topic_prefix
             added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]
             first = len(self._new) == len(self._parts)
-            (self._consumer.assign if first else self._consumer.incremental_assign)(added)
+            (consumer.assign if first else consumer.incremental_assign)(added)
             self._new = []
-        return self._consumer
+        return consumer
 
     def _mirror(self, consumer: Consumer) -> None:
         moved = [part for part in self._parts.values() if part.saved is not None and part.saved != part.mirrored]
@@ -331,6 +342,7 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
+        self._hub.epochs += 1
         return low
 
     def close(self) -> None:

@@ -39,6 +39,13 @@ class Rescale(Payload):
     duration_s: float | None = Field(None, ge=0, description="Seconds since it started.")
     pause_s: float | None = Field(None, ge=0, description="Seconds in which nothing was processed.")
     workers: int = Field(ge=0, description="Workers that there are now.")
+    note: Message | None = Field(None, description="What else there is to say, such as that some workers read nothing.")
+
+
+class Autoscaling(Payload):
+    """The autoscaler's decisions are no longer obeyed, or are again; the signal's type says which."""
+
+    reason: Message = Field("", description="Why, for people.")
 
 
 class AgentScaled(Payload):

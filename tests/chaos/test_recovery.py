@@ -33,7 +33,7 @@ class _Life:
         self.sent: list[Signal[Any]] = []
         self.struck: Counter[str] = Counter()
         self._rng = rng
-        self._store = RecoveryStore(system.settings.node.data_dir / "recovery")
+        self._store = RecoveryStore(system.settings.node.data_dir / "recovery" / "agents")
         self._generation = 0
 
     def start(self) -> Worker:
