@@ -110,7 +110,7 @@ def assemble(
         watchers={EFFECTS_TOPIC: Ledger(executor)} if EFFECTS_TOPIC in inputs else {},
         full=executor.is_full,
     )
-    sink = KafkaSink(settings.kafka, starts=ends)
+    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
     return Flow(name, dataflow, runtime, source, sink, executor, drain)
 

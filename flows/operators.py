@@ -61,6 +61,8 @@ class Runtime:
     stats: Stats
     inputs: frozenset[str] = frozenset()
     """The names of the partitions that are read."""
+    caught_up: threading.Event = field(default_factory=threading.Event)
+    """Set when every input of the flow has handed over what it held at the start, those of other workers too."""
     groups: dict[str, AgentGroup] = field(default_factory=dict)
     """The groups that live here, for looking in."""
 
@@ -108,6 +110,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 self._behind.discard(parcel.part)
                 if not self._behind:
                     group.caught_up()
+                    self._runtime.caught_up.set()
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN
