@@ -171,6 +171,8 @@ class RecoveryReport:
     damages: tuple[Damage, ...]
     copies: tuple[KeptCopy, ...]
     """Newest first."""
+    would_use: str | None = None
+    """What the next start goes back to, if something is damaged: a copy, `beginning`, or None if nothing is sound."""
     executions: int = 0
     workers: int = 0
     """Of the last execution."""

@@ -14,12 +14,15 @@ from stat import S_ISREG
 from connectors.durable import Unreadable, read_document, write_document
 from connectors.recovery import checks, copies, engine, fallback
 from connectors.recovery.beginnings import origins_damage, write_origins
+from connectors.recovery.engine import EngineState
 from signalbox.errors import Conflict, StateDamaged
 from signalbox.ports import Damage, KeptCopy, Prepared, RecoveryReport
 from signalbox.telemetry.logs import get_logger
 
 _CHECKED, _SUSPECT = "checked.json", "suspect.json"
 _ENGINE_LOCK, _COPIES_LOCK, _IN_USE_LOCK = "engine.lock", "copies.lock", "in-use.lock"
+#: How often a running flow is looked at before what is missing counts as damage.
+_LOOKS = 3
 
 log = get_logger(__name__)
 
@@ -71,24 +74,36 @@ class RecoveryStore:
     def report(self) -> RecoveryReport:
         """See `RecoveryKeeper`."""
         running = self._is_in_use()
-        state, damages = checks.check(self.directory, thorough=True, running=running)
-        kept = [self.directory / copies.DIRECTORY / name for name in copies.names(self.directory)]
-        pieces = [piece for group in state.groups.values() for piece in group]
+        state, damages = self._look(running=running)
+        names = [self.directory / copies.DIRECTORY / name for name in copies.names(self.directory)]
+        kept = tuple(copies.described(copy, copies.damages_of(copy)) for copy in names)
+        sound = [copy.name for copy in kept if not copy.damages]
+        if not kept and origins_damage(self.directory)[0] is not None:
+            sound = [fallback.BEGINNING]
         return RecoveryReport(
             directory=self.directory,
             running=running,
-            damages=tuple(damages or self._behind_copy(state.epoch)),
-            copies=tuple(copies.described(copy, copies.damages_of(copy)) for copy in kept),
+            damages=tuple(damages),
+            copies=kept,
+            would_use=sound[0] if sound and damages else None,
             executions=state.executions,
             workers=state.workers,
             epoch=state.epoch,
             groups=len(state.groups),
             engine_bytes=_size(self.directory / checks.ENGINE),
-            state_bytes=sum(piece.length for piece in pieces),
+            state_bytes=sum(piece.length for pieces in state.groups.values() for piece in pieces),
             inputs=state.inputs,
             outputs=state.outputs,
             set_aside=tuple(fallback.set_aside(self.directory)),
         )
+
+    def _look(self, *, running: bool) -> tuple[EngineState, list[Damage]]:
+        """A running flow removes what it no longer names, which may be what was just about to be read: look again."""
+        for _ in range(_LOOKS if running else 1):
+            state, damages = checks.check(self.directory, thorough=True, running=running)
+            if not damages:
+                return state, self._behind_copy(state.epoch)
+        return state, damages
 
     def _check(self) -> Prepared | None:
         """Go back to a copy if something is damaged; None if all is well, or nobody has written since it was."""

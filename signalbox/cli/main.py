@@ -17,6 +17,7 @@ from signalbox.cli import (
     demo,
     doctor,
     health,
+    recovery,
     routes,
     signals,
     tasks,
@@ -60,6 +61,7 @@ app.add_typer(actions.app, name="action")
 app.add_typer(tasks.app, name="task")
 app.add_typer(alerts.app, name="alert")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(recovery.app, name="recovery")
 app.command("lag", cls=Command)(health.lag)
 app.command("status", cls=Command)(health.status)
 app.command("doctor", cls=Command)(doctor.doctor)
