@@ -25,6 +25,8 @@ from connectors.segments import Piece
 from signalbox.ports import Damage
 
 ENGINE, SEGMENTS, SEAL = "engine", "segments", "sealed.json"
+#: The engine's store and its log. The log's index beside them is made again by whoever opens them first.
+ENGINE_FILES = tuple(f"{ENGINE}/{engine.FILE}{suffix}" for suffix in ("", "-wal"))
 _POSITIONS = "all positions in input and output, and which pieces of saved state count"
 
 
@@ -91,8 +93,7 @@ def piece_damage(file: str, piece: Piece) -> Damage:
 
 def seal_of(directory: Path) -> Seal:
     """Of the directory as it is now."""
-    names = (f"{ENGINE}/{engine.FILE}{suffix}" for suffix in ("", "-wal"))
-    return Seal({name: _sha256(directory / name) for name in names})
+    return Seal({name: _sha256(directory / name) for name in ENGINE_FILES})
 
 
 def _sha256(path: Path) -> str | None:
@@ -112,9 +113,9 @@ def _read(store: Path, *, thorough: bool, running: bool) -> EngineState:
     if running:
         return engine.read_state(store, thorough=thorough)
     with tempfile.TemporaryDirectory(prefix="signalbox-") as scratch:
-        for suffix in ("", "-wal"):
+        for name in ENGINE_FILES:
             with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(store / f"{engine.FILE}{suffix}", Path(scratch, f"{engine.FILE}{suffix}"))
+                shutil.copyfile(store.parent / name, Path(scratch, Path(name).name))
         return engine.read_state(Path(scratch), thorough=thorough)
 
 

@@ -9,11 +9,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISREG
 
 from connectors.durable import Unreadable, read_document, write_document
 from connectors.recovery import checks, copies, engine, fallback
-from connectors.recovery.beginnings import origins_damage, write_origins
+from connectors.recovery.beginnings import ORIGINS, TWIN, origins_damage, write_origins
 from connectors.recovery.engine import EngineState
 from signalbox.errors import Conflict, StateDamaged
 from signalbox.ports import Damage, KeptCopy, Prepared, RecoveryReport
@@ -179,16 +178,12 @@ class RecoveryStore:
             return None
 
     def _fingerprint(self) -> dict[str, list[int]]:
-        """Of all files that count: the same as at the last check means that nobody has written since."""
-        roots = [self.directory / name for name in (checks.ENGINE, checks.SEGMENTS)]
-        files = [file for root in roots for file in root.rglob("*") if not file.name.endswith("-shm")]
-        files += self.directory.glob("origins*.json")
+        """Of the files that every execution changes: as at the last check, if none has begun since."""
         found: dict[str, list[int]] = {}
-        for file in files:
+        for name in (*checks.ENGINE_FILES, ORIGINS, TWIN):
             with contextlib.suppress(FileNotFoundError):
-                stat = file.stat()
-                if S_ISREG(stat.st_mode):
-                    found[str(file.relative_to(self.directory))] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
+                stat = (self.directory / name).stat()
+                found[name] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
         return found
 
 
