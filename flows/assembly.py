@@ -24,6 +24,7 @@ from flows.operators import GroupLogic, Inputs, Placed, Runtime
 from signalbox.actions.executor import Executor
 from signalbox.actions.ledger import Ledger
 from signalbox.actions.services import Services
+from signalbox.actions.tally import Tally
 from signalbox.agents.plan import Plan, topic_router
 from signalbox.agents.stats import Stats
 from signalbox.clock import SystemClock
@@ -100,7 +101,7 @@ def assemble(
         inputs=frozenset(part_name(*place) for place in starts),
     )
     services = Services.of(settings, runtime.clock, workers=workers, index=index)
-    executor = Executor(plan.actions, KafkaJournal(settings.kafka), services)
+    executor = Executor(plan.actions, KafkaJournal(settings.kafka), services, Tally(plan.pool_of))
     source = KafkaSource(
         settings.kafka,
         starts=starts,

@@ -42,6 +42,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "pid": pid,
             "agents": sum(len(group) for group in list(groups.values())),
             "positions": flow.source.hub.positions(),
+            "inputs": len(flow.runtime.inputs),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
             "epochs": flow.source.hub.epochs,
             "reading_since": flow.source.hub.reading_since,
@@ -49,6 +50,9 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "actions_in_flight": flow.executor.in_flight,
             "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
             "busy_s": round(flow.source.hub.busy_s, 3),
+            "memory": round(flow.executor.services.resources.memory.ratio, 4),
+            "throttled": flow.executor.throttled,
+            "work": flow.executor.tally.told(),
             "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
         }
 

@@ -24,8 +24,9 @@ from schemas.payloads.actions import (
 from schemas.payloads.agents import ActionFinished, ActionStarting, AgentError, AgentRegistered, AgentStopped
 from schemas.payloads.alerts import Alert, AlertAck
 from schemas.payloads.health import ResourceMetrics, ResourceUsage, SystemHealth
+from schemas.payloads.load import LoadLevel, LoadMetrics, QueueOverflow
 from schemas.payloads.nodes import NodeHeartbeat, NodeStopped
-from schemas.payloads.scaling import AgentScaled, Autoscaling, Rescale, ScalingDecision
+from schemas.payloads.scaling import AgentScaled, Autoscaling, PoolResized, Rescale, ScalingDecision
 from schemas.payloads.tasks import (
     TaskCompleted,
     TaskDelegated,
@@ -44,6 +45,11 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "system.health.critical": SystemHealth,
         "system.resources.metrics": ResourceMetrics,
         "application.metrics": ResourceUsage,
+        "system.load.high": LoadLevel,
+        "system.load.low": LoadLevel,
+        "system.load.metrics": LoadMetrics,
+        "agent.queue.metrics": LoadMetrics,
+        "agent.queue.overflow": QueueOverflow,
         "task.submitted": TaskSubmitted,
         "task.completed": TaskCompleted,
         "task.failed": TaskFailed,
@@ -80,6 +86,7 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "scaling.rescale.failed": Rescale,
         "scaling.agent.spawned": AgentScaled,
         "scaling.agent.terminated": AgentScaled,
+        "scaling.pool.resized": PoolResized,
         "scaling.paused": Autoscaling,
         "scaling.resumed": Autoscaling,
         "control.scale": ScaleCommand,

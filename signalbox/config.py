@@ -145,6 +145,8 @@ class AgentSettings(_Group):
     """Evict keyed instances that got no signal for so long. None keeps them for ever."""
     state: dict[str, Any] = Field(default_factory=dict)
     """Initial values of state fields, in place of the class's own defaults."""
+    skills: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of the skills that it mounts, by the skill's name."""
 
 
 class SensorSettings(BaseModel):

@@ -56,3 +56,13 @@ class AgentScaled(Payload):
     reason: Word = Field(description="Why, such as `high_load`, `low_load`, `queue_overflow`.")
     total_agents: int = Field(ge=0, description="Agents of the pool after this one.")
     decision_id: Name | None = Field(None, description="The decision behind it; none if a person asked.")
+
+
+class PoolResized(Payload):
+    """A pool that has another number of agents from now on."""
+
+    pool: Word = Field(description="Name of the pool's agent class.")
+    size: int = Field(ge=1, description="Agents that there are.")
+    before: int = Field(ge=0, description="Agents that there were.")
+    reason: Message = Field("", description="Why, for people.")
+    decision_id: Name | None = Field(None, description="The decision behind it; none if a person asked.")

@@ -52,8 +52,8 @@ class Launch:
     """Where the process with this index serves its inspection socket."""
     is_running: Callable[[Any], bool]
     """Whether an answer to `status` means that the process does its work."""
-    has_settled: Callable[[Any], bool] = lambda _answer: True
-    """Whether an answer means that the process has saved what it did since it began, so that a change is confirmed."""
+    has_settled: Callable[[Sequence[Any]], bool] = lambda _answers: True
+    """Whether the answers mean that all the work is taken up and something was saved, so that a change is confirmed."""
     stuck_s: Callable[[Sequence[Any]], float] = lambda _answers: 0.0
     """Seconds since the processes, by their answers, last got on with their work."""
     stands_by: bool = False
@@ -141,8 +141,8 @@ class Generation:
         return all(answer is not None and self._launch.is_running(answer) for answer in self.answers)
 
     def has_settled(self) -> bool:
-        """Whether every process has said that it has saved something since it began."""
-        return all(answer is not None and self._launch.has_settled(answer) for answer in self.answers)
+        """Whether the processes have taken up all the work, and saved something since they began."""
+        return None not in self.answers and self._launch.has_settled(self.answers)
 
     def stuck_s(self) -> float:
         """Seconds since the processes last got on with their work, as far as they have said."""

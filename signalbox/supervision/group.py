@@ -189,8 +189,8 @@ class ProcessGroup:
         except BaseException:
             await asyncio.shield(upcoming.reap(drain=False))
             raise
-        step("drain")
         self._change, self.target = change, size
+        step("drain")
         self.state = GroupState.RESCALING
         self._end(_RESCALE)
         await asyncio.shield(change.done)

@@ -35,7 +35,7 @@ from signalbox.supervision.outbox import Outbox
 from signalbox.supervision.registry import Heartbeat, RegistryFeed
 from signalbox.supervision.scaler import Scaler
 from signalbox.supervision.targets import TargetsFile
-from signalbox.supervision.view import NodeView, stuck_s
+from signalbox.supervision.view import NodeView, has_settled, stuck_s
 from signalbox.telemetry import logs
 from signalbox.telemetry.exposition import DIRECTORY_VARIABLE, Exposition
 from signalbox.telemetry.metrics import BUILD_INFO
@@ -245,7 +245,7 @@ class Node:
             command=command,
             socket=lambda index: inspection.socket_path(self._data_dir, f"{name}-{index}"),
             is_running=lambda answer: answer.get("state") == "running",
-            has_settled=lambda answer: not answer.get("positions") or bool(answer.get("epochs")),
+            has_settled=has_settled,
             stuck_s=stuck_s,
             stands_by=True,
             environment=environment,

@@ -19,7 +19,7 @@ from schemas.signal import Signal, new_signal
 from signalbox.config import Settings
 from signalbox.ids import derived_id
 from signalbox.supervision.commands import Command
-from signalbox.supervision.group import GroupState, ProcessGroup
+from signalbox.supervision.group import ProcessGroup
 from signalbox.supervision.outbox import Outbox
 from signalbox.supervision.targets import Targets
 from signalbox.telemetry.logs import get_logger
@@ -89,7 +89,7 @@ class Notices:
                     "workers": len(group.pids),
                     "target": group.target,
                     "generation": group.generation,
-                    "changing": group.state is not GroupState.RUNNING,
+                    "changing": targets.flows[name].change is not None,
                     "pauses": targets.flows[name].pauses,
                 }
                 for name, group in groups.items()

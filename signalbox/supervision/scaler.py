@@ -51,6 +51,11 @@ class Scaler:
         """Whether decisions of the autoscaler are obeyed."""
         return self._settings.scaling.enabled and self._targets.now.autoscaling
 
+    def changing(self, name: str) -> bool:
+        """Whether the number of a flow's workers is being changed."""
+        flow = self._targets.now.flows.get(name)
+        return flow is not None and flow.change is not None
+
     def target(self, name: str, configured: int) -> FlowTarget:
         """What a flow is to begin with; a change that a killed supervisor had begun is finished by this."""
         found = self._targets.flow(name, configured)

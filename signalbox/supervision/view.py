@@ -16,6 +16,7 @@ from signalbox.config import Settings
 from signalbox.errors import NotFound, Unreachable
 from signalbox.registry.query import Query
 from signalbox.registry.view import Row
+from signalbox.scaling.policy import Policy
 from signalbox.supervision import inspection
 from signalbox.supervision.broker import OuterBroker, OwnBroker
 from signalbox.supervision.group import GroupState, ProcessGroup
@@ -74,7 +75,7 @@ class NodeView:
         status = self.status()
         return {
             **status["scaling"],
-            "flows": status["flows"],
+            "flows": {name: {**flow, **self._bounds(name)} for name, flow in status["flows"].items()},
             "pools": status["pools"],
             "changes": list(self.scaler.changes) if self.scaler else [],
         }
@@ -182,7 +183,12 @@ class NodeView:
             "pids": group.pids,
             "lag_records": lag_records(group.answers),
             "restarts": group.restarts,
+            "changing": bool(self.scaler and self.scaler.changing(name)),
         }
+
+    def _bounds(self, name: str) -> dict[str, int]:
+        policy = self.settings.scaling.flows.get(name) or Policy()
+        return {"min": 0 if policy.scale_to_zero else policy.min, "max": policy.max}
 
     def _problems(self) -> Iterator[str]:
         if self.phase != "running":
@@ -253,6 +259,14 @@ def stuck_s(answers: Iterable[Any]) -> float:
     """Seconds since a worker closed an epoch; 0 while the broker is what they wait for, or when none says."""
     told = [answer for answer in answers if answer]
     return 0.0 if any(answer.get("waits_for_broker") for answer in told) else epoch_age_s(told)
+
+
+def has_settled(answers: Iterable[Any]) -> bool:
+    """Whether every input partition is read by a worker, and each worker that reads has closed an epoch."""
+    told = list(answers)
+    reading = [answer for answer in told if answer.get("positions")]
+    read = sum(len(answer["positions"]) for answer in reading)
+    return all(read >= answer.get("inputs", 0) for answer in told) and all(answer["epochs"] for answer in reading)
 
 
 def _process(group: ProcessGroup) -> Mapping[str, Any]:
