@@ -6,6 +6,7 @@ process gets everything ready that needs no snapshot, and begins when its superv
 """
 
 import argparse
+import contextlib
 import gc
 import importlib
 import logging
@@ -102,7 +103,8 @@ def _run(
     flow: Flow, settings: Settings, store: RecoveryStore, state: dict[str, str], *, index: int, addresses: list[str]
 ) -> None:
     data_dir = settings.node.data_dir
-    recovery = _prepared(store)
+    using = contextlib.ExitStack()
+    recovery = _prepared(store, using)
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_S)
     reporter = MetricsReporter(flow, index=index, every_s=settings.telemetry.flush_s)
@@ -113,23 +115,26 @@ def _run(
     state["now"] = "running"
     log.info("worker starts", flow=flow.name, index=index, workers=max(1, len(addresses)))
     try:
-        with store.in_use():
-            cluster_main(
-                flow.dataflow,
-                addresses,
-                index,
-                epoch_interval=timedelta(milliseconds=flow.settings.epoch_ms),
-                recovery_config=recovery,
-            )
+        cluster_main(
+            flow.dataflow,
+            addresses,
+            index,
+            epoch_interval=timedelta(milliseconds=flow.settings.epoch_ms),
+            recovery_config=recovery,
+        )
     finally:
+        using.close()
         flow.executor.stop(settings.actions.grace_s)
         reporter.stop()
         server.close()
     log.info("worker drained", flow=flow.name, index=index)
 
 
-def _prepared(store: RecoveryStore) -> RecoveryConfig:
-    """The engine's recovery store: as it was, or as a sound copy has it, or new; made whole or not at all."""
+def _prepared(store: RecoveryStore, using: contextlib.ExitStack) -> RecoveryConfig:
+    """The engine's recovery store: as it was, or as a sound copy has it, or new; made whole or not at all.
+
+    Until `using` is closed nobody else replaces it.
+    """
     engine = store.directory / "engine"
     with store.prepared():
         if not engine.is_dir():
@@ -139,6 +144,7 @@ def _prepared(store: RecoveryStore) -> RecoveryConfig:
                 leftover.unlink()
             init_db_dir(scratch, RECOVERY_PARTITIONS)
             scratch.rename(engine)
+        using.enter_context(store.in_use())
     return RecoveryConfig(str(engine), backup_interval=timedelta(0))
 
 

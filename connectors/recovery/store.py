@@ -55,8 +55,11 @@ class RecoveryStore:
 
     def seal(self) -> None:
         """See `RecoveryKeeper`."""
-        if (self.directory / checks.ENGINE).is_dir():
-            with _locked(self.directory / _ENGINE_LOCK):
+        if not (self.directory / checks.ENGINE).is_dir():
+            return
+        with _locked(self.directory / _ENGINE_LOCK):
+            # A worker that has begun meanwhile will write, and then the seal would tell of a damage that is none.
+            if not self._is_in_use():
                 write_document(self.directory / checks.SEAL, checks.seal_of(self.directory))
 
     def keep_copy(self, generation: int) -> KeptCopy | None:
@@ -108,6 +111,7 @@ class RecoveryStore:
         """Go back to a copy if something is damaged; None if all is well, or nobody has written since it was."""
         suspected = (self.directory / _SUSPECT).exists()
         if not suspected and self._checked() == self._fingerprint():
+            (self.directory / checks.SEAL).unlink(missing_ok=True)
             return None
         self._mend_origins()
         damages = self._damages(thorough=suspected)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -236,6 +237,7 @@ def test_an_offset_out_of_retention_stops_with_advice(system: System) -> None:
     assert worker.await_exit() == 3
     error = worker.logged()[-1]
     assert topic in error["error"]
+    assert re.search(r"so the \d+ records from \d+ to \d+ are lost to this flow", error["error"])
     assert "offset" in error["error"]
     assert "recovery directory" in error["hint"]
     assert system.answers().total() == 50
