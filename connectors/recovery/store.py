@@ -34,6 +34,8 @@ class RecoveryStore:
 
     def prepare(self) -> Prepared:
         """See `RecoveryKeeper`. What one process has checked, the others of its start need not check again."""
+        if not self.directory.is_dir():
+            return Prepared()  # the first worker makes it
         with self.prepared() as done:
             return done
 
