@@ -73,19 +73,14 @@ def run(
         standby: file descriptor on which the supervisor tells when to begin; None is at once.
     """
     store = RecoveryStore(settings.node.data_dir / "recovery" / name)
-    try:
-        flow = _built(settings, name, store, workers=max(1, len(addresses)), index=index)
-        state = {"now": "starting"}
-        _drain_on_signal(flow.drain, state)
-        if standby is not None:
-            flow.connect()
-            if not wait_for_start(standby):
-                return
-        _run(flow, settings, store, state, index=index, addresses=addresses)
-    except Exception as error:
-        if isinstance(found := _our_own(error), StateDamaged):
-            store.suspect(str(found))
-        raise
+    flow = _built(settings, name, store, workers=max(1, len(addresses)), index=index)
+    state = {"now": "starting"}
+    _drain_on_signal(flow.drain, state)
+    if standby is not None:
+        flow.connect()
+        if not wait_for_start(standby):
+            return
+    _run(flow, settings, store, state, index=index, addresses=addresses)
 
 
 def _built(settings: Settings, name: str, store: RecoveryStore, *, workers: int, index: int) -> Flow:
@@ -163,18 +158,14 @@ def _drain_on_signal(drain: threading.Event, state: dict[str, str]) -> None:
 
 def _explain(error: BaseException) -> int:
     """Log an error with its root, and give the exit code of the first of our own in its chain."""
-    if (found := _our_own(error)) is not None:
-        log.error("worker stops", error=str(found), hint=found.hint)
-        return found.exit_code
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SignalboxError):
+            log.error("worker stops", error=str(cause), hint=cause.hint)
+            return cause.exit_code
+        cause = cause.__cause__ or cause.__context__
     log.error("worker crashes", exc_info=error)
     return 1
-
-
-def _our_own(error: BaseException) -> SignalboxError | None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, SignalboxError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -69,7 +69,11 @@ class RecoveryStore:
         if not self.directory.is_dir():
             return None
         with _locked(self.directory / _COPIES_LOCK):
-            return copies.keep_copy(self.directory, generation)
+            try:
+                return copies.keep_copy(self.directory, generation)
+            except StateDamaged as error:
+                self.suspect(str(error))
+                raise
 
     def suspect(self, why: str) -> None:
         """See `RecoveryKeeper`."""

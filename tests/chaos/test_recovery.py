@@ -3,6 +3,7 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,16 @@ import pytest
 
 from connectors.recovery.store import RecoveryStore
 from schemas.signal import Signal, new_signal
-from tests.support.chaos import MortalBroker
+from tests.support.chaos import MortalBroker, MortalNode
+from tests.support.chaos_run import TaskRun, expected_state
 from tests.support.eventually import eventually
-from tests.support.recovery import MISFORTUNES
+from tests.support.recovery import damage
 from tests.support.worker import PATIENCE_S, System, Worker
 
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka]
 
 _SUBJECTS = 200
 _PER_ROUND = 3_000
-#: Where damage matters most, it is made most often.
-_WEIGHTS = {"engine": 6, "segments": 6, "copies": 2}
 _DAMAGED = 8
 """The exit code of a worker that has met damaged state."""
 
@@ -62,18 +62,8 @@ class _Life:
             self._store.seal()
 
     def suffer(self) -> None:
-        """Flip, cut or delete one file of all those in the recovery directory."""
-        kinds: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(self._store.directory.rglob("*")):
-            kind = path.relative_to(self._store.directory).parts[0]
-            if path.is_file() and path.stat().st_size and not kind.startswith("damaged-"):
-                kinds[kind].append(path)
-        kind = self._rng.choices(list(kinds), [_WEIGHTS.get(kind, 1) for kind in kinds])[0]
-        path = self._rng.choice(kinds[kind])
-        misfortune = self._rng.choice(MISFORTUNES)
-        print(f"{misfortune.__name__} {path.relative_to(self._store.directory)}", flush=True)
-        misfortune(path, self._rng)
-        self.struck[kind] += 1
+        """Have one file of all those in the recovery directory damaged."""
+        self.struck[damage(self._store.directory, self._rng)] += 1
 
     def check(self) -> None:
         """Every agent has numbered its signals in their order, each once, and has told each number once."""
@@ -138,6 +128,40 @@ def test_any_one_file_can_be_damaged(
         assert (state["count"], state["total"]) == (last[subject]["number"], last[subject]["total"])
     assert worker.drain() == 0
     life.check()
-    used = Counter(line["used"].partition("-")[0] for line in worker.logged() if line["event"] == "went back to a copy")
-    struck = " ".join(f"{kind}={number}" for kind, number in sorted(life.struck.items()))
-    summarize(f"recovery: {rounds} damaged files ({struck}), went back {used.total()} times, {len(life.sent)} signals")
+    went_back = sum(line["event"] == "went back to a copy" for line in worker.logged())
+    summarize(_report("worker", life.struck, went_back, f"{len(life.sent)} signals"))
+
+
+def test_a_node_mends_what_is_damaged_between_its_lives(
+    make_node: Callable[..., MortalNode],
+    broker: MortalBroker,
+    rng: random.Random,
+    rounds: int,
+    closing: ExitStack,
+    summarize: Callable[[str], None],
+) -> None:
+    """Copies, checks and the way back are the node's own work: every task is answered once, and counted once."""
+    node = make_node(workers=2, settings={"telemetry.actions": "false"})
+    run = TaskRun(node, broker, rng, closing, rate=300)
+    struck: Counter[str] = Counter()
+    run.load.start()
+    for _ in range(rounds):
+        run.answers_flow()
+        run.load.run_for(rng.uniform(1, 3))
+        if rng.random() < 0.5:
+            node.drain()
+        else:
+            node.kill()
+            eventually(lambda: not node.orphans(), timeout_s=PATIENCE_S)
+        struck[damage(node.data_dir / "recovery" / "agents", rng)] += 1
+        node.up()
+    submitted = run.finish()
+    assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
+    run.end(submitted)
+    went_back = node.log.read_text().count("went back to a copy")
+    summarize(_report("node", struck, went_back, f"{submitted} tasks"))
+
+
+def _report(name: str, struck: "Counter[str]", went_back: int, work: str) -> str:
+    kinds = " ".join(f"{kind}={number}" for kind, number in sorted(struck.items()))
+    return f"recovery, {name}: {struck.total()} damaged files ({kinds}), went back {went_back} times, {work}"

@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -36,6 +37,7 @@ class FakeRun:
         self.epoch = max(1, before.epoch)
         self._pieces: dict[str, list[Piece]] = dict(before.groups)
         self._database = sqlite3.connect(directory / "engine" / engine.FILE)
+        self._database.execute("PRAGMA synchronous = OFF")
         self._write("INSERT INTO exs (ex_num, worker_count, resume_epoch) VALUES (?, 1, ?)", self._number, self.epoch)
 
     def epochs(self, count: int) -> None:
@@ -121,3 +123,20 @@ def delete(path: Path, rng: Random) -> None:
 
 
 MISFORTUNES: tuple[Callable[[Path, Random], None], ...] = (flip, truncate, delete)
+
+#: Where damage matters most, it is made most often.
+_WEIGHTS = {"engine": 6, "segments": 6, "copies": 2}
+
+
+def damage(directory: Path, rng: Random) -> str:
+    """Flip, cut or delete one file of all those in a recovery directory; returns of which kind it was."""
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(directory.rglob("*")):
+        kind = path.relative_to(directory).parts[0]
+        if path.is_file() and path.stat().st_size and not kind.startswith("damaged-"):
+            kinds[kind].append(path)
+    kind = rng.choices(list(kinds), [_WEIGHTS.get(kind, 1) for kind in kinds])[0]
+    path, misfortune = rng.choice(kinds[kind]), rng.choice(MISFORTUNES)
+    print(f"{misfortune.__name__} {path.relative_to(directory)}", flush=True)
+    misfortune(path, rng)
+    return kind

@@ -40,7 +40,7 @@ def test_copies_of_a_running_flow_are_of_one_moment(tmp_path: Path) -> None:
 
 
 def test_a_damaged_piece_gets_into_no_copy(tmp_path: Path) -> None:
-    """What is damaged already is told when it is to be copied, and the copies from before stay."""
+    """What is damaged already is told when it is to be copied; the copies from before stay, and a start mends it."""
     store = RecoveryStore(tmp_path)
     run = FakeRun(tmp_path)
     run.epochs(6)
@@ -54,6 +54,9 @@ def test_a_damaged_piece_gets_into_no_copy(tmp_path: Path) -> None:
         store.keep_copy(1)
     assert [(copy.name, copy.damages) for copy in store.report().copies] == [("1-1", ())]
     assert {path.name for path in (tmp_path / "copies").iterdir()} == {"1-1"}
+    run.drain()
+    assert store.prepare().used == "1-1"
+    assert store.report().damages == ()
 
 
 def test_a_copy_shares_nothing_with_what_it_is_of(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]
 def test_each_step_can_be_the_last_of_a_start(tmp_path: Path, what: str, crash_at: Callable[[int], None]) -> None:
     """However far a start has come when it is killed, the next one has the copy in place and damaged files aside."""
     sound = tmp_path / "sound"
-    run = FakeRun(sound)
+    run = FakeRun(sound, groups=2)
     run.epochs(6)
     store = RecoveryStore(sound)
     store.keep_copy(1)
