@@ -29,7 +29,7 @@ KEPT = 3
 _UNFINISHED = ".unfinished"
 #: A running flow removes pieces that no snapshot names any more. One that has just lost them is copied again, from
 #: later on; only what was damaged before fails every time.
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 _LOST = "this copy"
 
 

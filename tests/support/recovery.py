@@ -17,6 +17,8 @@ from connectors.segments import GroupSnapshot, Piece, SegmentStore
 
 GROUPS = 6
 INPUTS = ("signals-0", "signals-1")
+#: As flows keep files that are no longer named.
+_KEEP_SNAPSHOTS = 3
 OUTPUTS = ("results-0", "results-1")
 
 
@@ -36,6 +38,7 @@ class FakeRun:
         self._number = before.executions
         self.epoch = max(1, before.epoch)
         self._pieces: dict[str, list[Piece]] = dict(before.groups)
+        self._named = [self._pieces]
         self._database = sqlite3.connect(directory / "engine" / engine.FILE)
         self._database.execute("PRAGMA synchronous = OFF")
         self._write("INSERT INTO exs (ex_num, worker_count, resume_epoch) VALUES (?, 1, ?)", self._number, self.epoch)
@@ -61,8 +64,9 @@ class FakeRun:
                 """DELETE FROM snaps WHERE (step_id, state_key, snap_epoch) NOT IN
                    (SELECT step_id, state_key, MAX(snap_epoch) FROM snaps GROUP BY step_id, state_key)"""
             )
-            for group, pieces in self._pieces.items():
-                self._store.forget_others(group, pieces)
+            self._named = [*self._named[-_KEEP_SNAPSHOTS:], dict(self._pieces)]
+            for group in self._pieces:
+                self._store.forget_others(group, [piece for named in self._named for piece in named.get(group, ())])
 
     def drain(self) -> None:
         """End in order."""

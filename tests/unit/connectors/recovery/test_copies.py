@@ -10,6 +10,8 @@ from connectors.recovery.store import RecoveryStore
 from signalbox.errors import StateDamaged
 from tests.support.recovery import FakeRun, content, flip
 
+_EPOCH_S = 0.01
+
 
 def test_copies_of_a_running_flow_are_of_one_moment(tmp_path: Path) -> None:
     """A flow that removes old pieces all the time is copied without a stop, each copy as a crash would leave it."""
@@ -19,7 +21,7 @@ def test_copies_of_a_running_flow_are_of_one_moment(tmp_path: Path) -> None:
 
     def work() -> None:
         run = FakeRun(directory)
-        while not ended.is_set() and run.epoch < 400:
+        while not ended.wait(_EPOCH_S):
             run.epochs(1)
         run.drain()
 
