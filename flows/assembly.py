@@ -27,6 +27,7 @@ from signalbox.actions.ledger import Ledger
 from signalbox.actions.services import Services
 from signalbox.actions.tally import Tally
 from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.pools import PoolSizes
 from signalbox.agents.stats import Stats
 from signalbox.clock import SystemClock
 from signalbox.config import EFFECTS_TOPIC, TOPICS, FlowSettings, Settings
@@ -41,6 +42,8 @@ class Flow:
     name: str
     dataflow: Dataflow
     runtime: Runtime
+    pools: PoolSizes
+    """The sizes that its pools are to have."""
     source: KafkaSource
     sink: KafkaSink
     executor: Executor
@@ -101,6 +104,9 @@ def assemble(
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
     )
+    pools = PoolSizes(
+        plan.pools(), record=recovery / "pools.json", told=settings.node.data_dir / "run" / "scaling.json"
+    )
     services = Services.of(settings, runtime.clock, workers=workers, index=index)
     executor = Executor(plan.actions, KafkaJournal(settings.kafka), services, Tally(plan.pool_of))
     source = KafkaSource(
@@ -111,10 +117,11 @@ def assemble(
         drain=drain,
         watchers={EFFECTS_TOPIC: Ledger(executor)} if EFFECTS_TOPIC in inputs else {},
         full=executor.is_full,
+        sizing=pools,
     )
     sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
-    return Flow(name, dataflow, runtime, source, sink, executor, drain)
+    return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 
 
 def consumer_group(settings: Settings, name: str) -> str:

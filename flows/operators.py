@@ -19,8 +19,13 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
+<<<<<<< HEAD
 from connectors.kafka.source import CaughtUp, KafkaSource
 from connectors.segments import GroupSnapshot, Piece, SegmentStore, decode_snapshot
+=======
+from connectors.kafka.source import CaughtUp, KafkaSource, Resized
+from connectors.segments import Piece, SegmentStore
+>>>>>>> main
 from flows.intake import Input, Parcel, Pulse
 from signalbox.agents.group import AgentGroup
 from signalbox.agents.plan import Plan
@@ -110,7 +115,12 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 self._behind.discard(parcel.part)
                 if not self._behind:
                     group.caught_up()
+<<<<<<< HEAD
                     self._runtime.caught_up.set()
+=======
+            elif isinstance(parcel, Resized):
+                group.resized(parcel.part, parcel.sizes)
+>>>>>>> main
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN

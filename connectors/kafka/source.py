@@ -4,6 +4,12 @@ Each partition resumes from its own snapshot, so its offset is exact. A poll's r
 partition; nothing is decoded here. Once a partition has handed over what it held at the start, it says so (`CaughtUp`).
 `auto.offset.reset` is `error`: an offset that the broker no longer has stops the flow with a message, it never jumps.
 Progress is mirrored to a consumer group for lag tools, which decides nothing.
+
+A snapshot also holds the sizes of the pools that records are spread over, and they change only with a snapshot. The
+engine takes nothing of the next epoch from a partition before this one is processed and saved everywhere. So no record
+overtakes an earlier one of its key on the way to another member. A crash repeats each record with its own sizes, since
+after a start they change only behind everything that the run before can have handed over: a snapshot says how far that
+is at most.
 """
 
 import contextlib
@@ -21,13 +27,15 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
 
 log = logging.getLogger(__name__)
 
-#: Records taken from the client and not yet handed to the engine; beyond it the consumer is left to fill its own queue.
-_BUFFERED = 50_000
+#: Rounds' worth of records taken from the client and not yet handed to the engine; beyond it the consumer is left to
+#: fill its own queue.
+_BUFFERED_ROUNDS = 16
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
 #: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
@@ -35,6 +43,9 @@ _POLL_EVERY_S = 0.0005
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
 _METADATA_TIMEOUT_S = 30.0
+#: So far a partition goes in an epoch at most, in offsets, or four times as far as in the one before. A worker manages
+#: a third of it in the default epoch.
+_REACH = 1_000_000
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
 #: A drain waits so long for the last mirroring. A group's coordinator is found in milliseconds, in a new cluster later.
@@ -47,6 +58,8 @@ class RecordBatch(NamedTuple):
     topic: str
     partition: int
     messages: list[Message]
+    sizes: Mapping[str, int] = MappingProxyType({})
+    """Members by pool that these records are spread over; all batches of an epoch share one mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,21 @@ class CaughtUp:
     """Everything that this partition held when reading began has been handed over."""
 
     part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """From here on the records of this partition are spread over so many members of each pool."""
+
+    part: str
+    sizes: Mapping[str, int]
+
+
+Item = RecordBatch | Resized | CaughtUp
+"""What a partition hands over."""
+PartState = tuple[int, Mapping[str, int], int]
+"""The snapshot of a partition: the offset to go on from, the sizes of the pools from there on, and an offset that is
+behind everything handed over before the next snapshot."""
 
 
 class OffsetLost(SignalboxError):
@@ -78,7 +106,19 @@ class Watcher(Protocol):
         ...
 
 
-class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
+class Sizing(Protocol):
+    """Knows the sizes of pools; `signalbox.agents.pools` is the one."""
+
+    def at_start(self, saved: Mapping[str, int] | None) -> Mapping[str, int]:
+        """The sizes by which a partition with this snapshot, or with none, begins."""
+        ...
+
+    def wanted(self) -> Mapping[str, int]:
+        """The sizes wanted now. It is asked once per partition and epoch."""
+        ...
+
+
+class KafkaSource(FixedPartitionedSource[Item, PartState]):
     """Reads topics from recorded starts.
 
     Args:
@@ -89,6 +129,7 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         drain: when set, every partition ends and the flow closes in order.
         watchers: who follows a topic, by its name without prefix. Watched topics are read even while `full`.
         full: whether the flow has as much to do as it can take, and no further records are to be read.
+        sizing: the sizes of the pools.
     """
 
     def __init__(
@@ -99,6 +140,7 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         group: str,
         poll_records: int,
         drain: threading.Event,
+        sizing: Sizing,
         watchers: Mapping[str, Watcher] = MappingProxyType({}),
         full: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -106,17 +148,22 @@ class KafkaSource(FixedPartitionedSource[RecordBatch | CaughtUp, int]):
         self._drain = drain
         self._watchers = watchers
         self._full = full
+        self._sizing = sizing
         self.hub = ConsumerHub(settings, group, poll_records)
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
+    def build_part(self, step_id: str, for_part: str, resume_state: PartState | None) -> "_Partition":
         topic, partition = split_part(for_part)
-        start = self._starts[topic, partition] if resume_state is None else resume_state
+        start = self._starts[topic, partition]
+        state = (start, self._sizing.at_start(None), start + _REACH)
+        if resume_state is not None:
+            offset, sizes, bound = resume_state
+            state = (offset, self._sizing.at_start(sizes), bound)
         watcher = self._watchers.get(topic)
         may_read = (lambda: True) if watcher else (lambda: not self._full())
-        return _Partition(self.hub, topic, partition, start, self._drain, watcher, may_read)
+        return _Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
 
 
 class ConsumerHub:
@@ -125,7 +172,7 @@ class ConsumerHub:
     def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
         self._settings = settings
         self._group = group
-        self._poll_records = poll_records
+        self._pace = Pace(poll_records)
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -135,8 +182,6 @@ class ConsumerHub:
         self._mirrored_count = 0
         self._released: list[TopicPartition] = []
         """Where partitions that are let go have ended."""
-        self.busy_s = 0.0
-        """Seconds the worker spent on records since the start."""
         self.awake_at: datetime | None = None
         """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
@@ -145,7 +190,11 @@ class ConsumerHub:
         """Epochs that partitions have ended, summed up over partitions."""
         self.reading_since: float | None = None
         """When the first partition was first asked for records, on the monotonic clock."""
-        self._handed_at: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds the worker has spent on records since the start. Another thread may ask."""
+        return self._pace.busy_s(time.monotonic())
 
     def connect(self) -> Consumer:
         """The consumer, connected and without partitions at first."""
@@ -165,16 +214,17 @@ class ConsumerHub:
         now = time.monotonic()
         if self.reading_since is None:
             self.reading_since = now
-        if self._handed_at is not None:
-            self.busy_s += now - self._handed_at
-            self._handed_at = None
-        if not part.waiting and now - self._polled_at >= _POLL_EVERY_S and self._buffered < _BUFFERED:
+        pace = self._pace
+        pace.asked(part, now)
+        room = self._buffered < _BUFFERED_ROUNDS * pace.records
+        if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
             self._poll(now)
         waiting = part.waiting
         if waiting:
-            part.waiting = []
+            part.waiting = waiting[pace.records :]
+            waiting = waiting[: pace.records] if part.waiting else waiting
             self._buffered -= len(waiting)
-            self._handed_at = now
+            pace.handed(len(waiting), now)
         return waiting
 
     def positions(self) -> dict[str, list[int | None]]:
@@ -192,6 +242,13 @@ class ConsumerHub:
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
 
+    def switched(self, pool: str, size: int) -> bool:
+        """Whether all partitions of this worker spread records over so many members of a pool.
+
+        Another thread may call it.
+        """
+        return all(part.told is not None and part.told.get(pool) == size for part in list(self._parts.values()))
+
     def release(self, part: "_Partition") -> None:
         """Let go of a partition; with the last one the consumer closes."""
         place = (self._settings.topic_prefix + part.topic, part.partition)
@@ -206,7 +263,7 @@ class ConsumerHub:
     def _poll(self, now: float) -> None:
         consumer = self._assigned()
         self._polled_at = now
-        messages = consumer.consume(self._poll_records, 0)
+        messages = consumer.consume(self._pace.records, 0)
         self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
         if messages:
             self._distribute(messages, consumer)
@@ -309,27 +366,35 @@ class ConsumerHub:
         self._mirrored_count += 1
 
 
-class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
-    """One Kafka partition. Its state is the offset of the next record to hand over."""
+class _Partition(StatefulSourcePartition[Item, PartState]):
+    """One Kafka partition. Its state is the offset of the next record to hand over, and how that is spread."""
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         hub: ConsumerHub,
         topic: str,
         partition: int,
-        start: int,
+        state: PartState,
         drain: threading.Event,
         watcher: Watcher | None,
         may_read: Callable[[], bool],
+        wanted: Callable[[], Mapping[str, int]],
     ) -> None:
         self.topic = topic
         self.partition = partition
-        self.position = start
+        self.position, self._sizes, self._repeated_until = state
         self.saved: int | None = None
         self.mirrored: int | None = None
         self.waiting: list[Message] = []
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
+        self.told: Mapping[str, int] | None = None
+        """The sizes that the flow was last told of."""
+        self._wanted = wanted
+        self._snapshot_at = self.position
+        self._ahead: list[Message] = []
+        self._ended = False
+        self._bound = max(self._repeated_until, self.position + _REACH)
         self._caught_up = False
         self._hub = hub
         self._draining = drain.is_set
@@ -337,15 +402,19 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self._may_read = may_read
         hub.register(self)
 
-    def next_batch(self) -> list[RecordBatch | CaughtUp]:
+    def next_batch(self) -> list[Item]:
         if self._draining():
+            self._ended = True
             raise StopIteration
-        batches: list[RecordBatch | CaughtUp] = []
-        if self._may_read() and (messages := self._hub.take(self)):
+        batches: list[Item] = []
+        if self.told is not self._sizes:
+            self.told = self._sizes
+            batches.append(Resized(part_name(self.topic, self.partition), self._sizes))
+        if self._may_read() and (messages := self._take()):
             if self._watcher is not None:
                 self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
-            batches.append(RecordBatch(self.topic, self.partition, messages))
+            batches.append(RecordBatch(self.topic, self.partition, messages, self._sizes))
         if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
             self._caught_up = True
             if self._watcher is not None:
@@ -353,15 +422,40 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
             batches.append(CaughtUp(part_name(self.topic, self.partition)))
         return batches
 
+    def _take(self) -> list[Message]:
+        """The records to hand over now. What lies behind the bound waits for the next epoch."""
+        messages = self._ahead or self._hub.take(self)
+        self._ahead = messages if messages and (messages[-1].offset() or 0) >= self._bound else []
+        return [] if self._ahead else messages
+
     def next_awake(self) -> datetime | None:
         return self._hub.awake_at
 
-    def snapshot(self) -> int:
+    def snapshot(self) -> PartState:
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
         self._hub.epochs += 1
-        return low
+        return low, self._next_sizes(), self._next_bound()
+
+    def _next_sizes(self) -> Mapping[str, int]:
+        """The sizes from here on. Nothing is handed over with them before this snapshot is the one to go on from."""
+        if self._is_repeated() and (wanted := self._wanted()) != self._sizes:
+            self._sizes = wanted
+        return self._sizes
+
+    def _next_bound(self) -> int:
+        """The offset that is not passed before the next snapshot."""
+        at_least = (self._ahead[-1].offset() or 0) + 1 if self._ahead else self.position
+        self._bound = at_least + max(_REACH, 4 * (self.position - self._snapshot_at))
+        self._snapshot_at = self.position
+        if not self._ended:
+            return self._bound
+        return self.position if self._is_repeated() else self._repeated_until
+
+    def _is_repeated(self) -> bool:
+        """Whether everything has been handed over again that a run before can have handed over."""
+        return self._caught_up or self.position >= self._repeated_until
 
     def close(self) -> None:
         self._hub.release(self)

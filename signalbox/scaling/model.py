@@ -3,9 +3,17 @@
 Both are plain values that survive JSON unchanged, so that a recorded decision can be made again from its inputs.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+Reason = Literal[
+    "stale", "changing", "no_metrics", "below_min", "above_max", "idle", "asleep", "wake", "undo", "lag", "load",
+    "forecast", "hot_key", "hot_partition", "throttled", "ineffective", "at_max", "at_partitions", "confirming",
+    "cooldown", "not_worth_it", "no_capacity", "low_load", "trim", "backlog", "memory", "down_window", "margin", "steady",
+    "in_band",
+]  # fmt: skip
+"""Why the controller decides as it does; docs/explanation/scaling.md explains each."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

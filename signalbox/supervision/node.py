@@ -159,11 +159,11 @@ class Node:
         for saved in self._saved.values():
             stack.push_async_callback(saved.seal)
         await stack.enter_async_context(self._kept(list(view.flows.values())))
-        for group in view.flows.values():
-            for work in (view.scaler.keep(group), self._saved[group.name].keep(group)):
-                keeping = asyncio.create_task(work)
-                self._vital.add(keeping)
-                stack.callback(keeping.cancel)
+        keepers = [*(view.scaler.keep(group) for group in view.flows.values()), view.scaler.pools.keep()]
+        keepers += [self._saved[name].keep(group) for name, group in view.flows.items()]
+        for keeping in map(asyncio.create_task, keepers):
+            self._vital.add(keeping)
+            stack.callback(keeping.cancel)
         await stack.enter_async_context(self._kept([view.sensors]))
         stack.callback(setattr, view, "phase", "stopping")
         watch = broker.watch(lost=self._broker_lost, back=self._broker_back)

@@ -14,7 +14,7 @@ from tests.support.pages import ROOT, blocks
 HOW_TO = ROOT / "docs" / "how-to"
 PACKAGES = ("schemas", "signalbox", "connectors", "flows")
 #: Functions whose arguments hold the reason of a dead letter.
-_SETTING_ASIDE = {"Refused", "_dead_letter"}
+_SETTING_ASIDE = {"Refused", "_dead_letter", "refuse"}
 _REASON = re.compile(r"[a-z]+(_[a-z0-9]+)+")
 
 
