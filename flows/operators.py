@@ -19,13 +19,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
-<<<<<<< HEAD
-from connectors.kafka.source import CaughtUp, KafkaSource
-from connectors.segments import GroupSnapshot, Piece, SegmentStore, decode_snapshot
-=======
 from connectors.kafka.source import CaughtUp, KafkaSource, Resized
-from connectors.segments import Piece, SegmentStore
->>>>>>> main
+from connectors.segments import GroupSnapshot, Piece, SegmentStore, decode_snapshot
 from flows.intake import Input, Parcel, Pulse
 from signalbox.agents.group import AgentGroup
 from signalbox.agents.plan import Plan
@@ -115,12 +110,9 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 self._behind.discard(parcel.part)
                 if not self._behind:
                     group.caught_up()
-<<<<<<< HEAD
                     self._runtime.caught_up.set()
-=======
             elif isinstance(parcel, Resized):
                 group.resized(parcel.part, parcel.sizes)
->>>>>>> main
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN
