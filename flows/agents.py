@@ -19,6 +19,7 @@ from connectors.kafka.origins import origins
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
 from connectors.kafka.source import KafkaSource, part_name
+from connectors.kafka.transactions import Transactions
 from connectors.segments import SegmentStore
 from flows.intake import Input, Intake, Pulse
 from flows.operators import GroupLogic, Inputs, Placed, Runtime
@@ -87,7 +88,16 @@ def build(settings: Settings, *, workers: int = 1, index: int = 0) -> AgentsFlow
         watchers={EFFECTS_TOPIC: Ledger(executor)},
         full=executor.is_full,
     )
-    sink = KafkaSink(settings.kafka, starts=ends)
+    transactions = Transactions(
+        settings.kafka,
+        directory=settings.node.data_dir / "transactions",
+        flow=NAME,
+        index=index,
+        workers=workers,
+        epoch_ms=settings.flows.agents.epoch_ms,
+        used=settings.flows.agents.delivery == "exactly_once",
+    )
+    sink = KafkaSink(settings.kafka, starts=ends, transactions=transactions)
     return AgentsFlow(_wire(runtime, source, sink, drain), runtime, source, sink, executor, drain)
 
 

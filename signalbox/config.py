@@ -129,10 +129,18 @@ class FlowSettings(_Group):
     """Most records taken from the client at once: enough to share the cost of a round, few enough for a cache."""
 
 
+class AgentsFlowSettings(FlowSettings):
+    """The flow of the agents."""
+
+    delivery: Literal["effectively_once", "exactly_once"] = "effectively_once"
+    """`exactly_once` writes each epoch in a Kafka transaction: outputs are seen when it ends instead of at once, and a
+    worker that was given up and wakes up again writes none. Not with the embedded broker."""
+
+
 class FlowsSettings(_Group):
     """The dataflows by name."""
 
-    agents: FlowSettings = FlowSettings()
+    agents: AgentsFlowSettings = AgentsFlowSettings()
     scaling: FlowSettings = FlowSettings()
 
 
@@ -345,6 +353,16 @@ class Settings(BaseSettings):
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    @model_validator(mode="after")
+    def _delivery_suits_the_broker(self) -> "Settings":
+        if self.kafka.broker == "embedded" and self.flows.agents.delivery == "exactly_once":
+            msg = (
+                "flows.agents.delivery is exactly_once, and the embedded broker shows transactions that were taken back"
+            )
+            hint = "use Apache Kafka (--broker kafka or --broker HOST:PORT), or leave it at effectively_once"
+            raise ConfigError(msg, hint=hint)
+        return self
 
     def topic(self, name: str) -> str:
         """The broker's name of one of our topics."""

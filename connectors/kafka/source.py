@@ -222,6 +222,7 @@ class ConsumerHub:
             self._explain(error, message)
         elif part := self._parts.get((message.topic(), message.partition())):  # type: ignore[arg-type]  # as above
             part.end_at_start = -1
+            part.end = message.offset() or 0
         return True
 
     def _explain(self, error: KafkaError, message: Message) -> None:
@@ -299,6 +300,8 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         self.saved: int | None = None
         self.mirrored: int | None = None
         self.waiting: list[Message] = []
+        self.end = start
+        """Where the partition last ended; the marks of transactions may lie between it and the record before."""
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
         self._caught_up = False
@@ -317,6 +320,8 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
                 self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
             batches.append(RecordBatch(self.topic, self.partition, messages))
+        if not self.waiting and self.position < self.end:
+            self.position = self.end
         if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
             self._caught_up = True
             if self._watcher is not None:
@@ -356,6 +361,8 @@ def _consumer_config(
         **{
             "group.id": group,
             "on_commit": on_commit,
+            # What a transaction may still take back is not acted on.
+            "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
