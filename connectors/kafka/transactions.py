@@ -35,13 +35,10 @@ _TIMEOUT_MS, _TIMEOUT_EPOCHS = 60_000, 5
 _AT_ONCE = 8
 
 
-def transactional_id(settings: KafkaSettings, flow: str, index: int) -> str:
-    """The id under which worker process `index` of a flow writes; the same in every generation."""
-    return f"{settings.topic_prefix}signalbox.{flow}.{index}"
-
-
 class Transactions:
     """The transactions of one worker process, after those of its predecessors were ended.
+
+    Its transactional id is `<topic prefix>signalbox.<flow>.<index>`, in every generation.
 
     Args:
         settings: the broker and the topic prefix.
@@ -75,7 +72,8 @@ class Transactions:
         self._index = index
         self._workers = workers
         self._timeout_ms = _TIMEOUT_MS + _TIMEOUT_EPOCHS * epoch_ms
-        self._id = transactional_id(settings, flow, index)
+        self._prefix = f"{settings.topic_prefix}signalbox.{flow}."
+        self._id = f"{self._prefix}{index}"
         self._config: Mapping[str, object] = {}
         self._producer: Producer | None = None
         self._open = False
@@ -190,15 +188,16 @@ class Transactions:
         return Unreachable(msg, hint="the worker repeats it after a restart; if it goes on, the broker's log says why")
 
     def _former(self) -> list[str]:
-        """The ids to fence: of a run without transactions any that was used, else of the workers there are no more."""
-        try:
-            found = sorted(path.name for path in self._directory.iterdir())
-        except FileNotFoundError:
-            return []
-        living = {transactional_id(self._settings, self._flow, n) for n in range(self._workers)} if self.used else set()
-        return [
-            id_ for n, id_ in enumerate(one for one in found if one not in living) if n % self._workers == self._index
-        ]
+        """This worker's share of the ids to fence.
+
+        That is of a run without transactions any id that the flow has used, else those of workers there are no more.
+        """
+        first = self._workers if self.used else 0
+        names = (path.name.removeprefix(self._prefix) for path in self._directory.glob(f"{self._prefix}*"))
+        # By the number, since the others remove the files of theirs at the same time.
+        used = (int(name) for name in names if name.isdecimal())
+        mine = (number for number in used if number >= first and number % self._workers == self._index)
+        return [f"{self._prefix}{number}" for number in sorted(mine)]
 
     def _initialized(self, id_: str) -> Producer:
         last_error = LastError()
