@@ -171,7 +171,10 @@ class Transactions:
             cause = error.args[0] if isinstance(error, KafkaException) else None
             if not isinstance(cause, KafkaError):
                 raise
-            raise self._explained(cause) from error
+            explained = self._explained(cause)
+            # Here too: when several processes of a cluster end at once, the engine tells of the lost connections only.
+            log.error("%s", explained)
+            raise explained from error
 
     def _explained(self, error: KafkaError) -> SignalboxError:
         if error.fatal() or error.code() in (KafkaError._FATAL, KafkaError._FENCED):
