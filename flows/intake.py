@@ -58,6 +58,9 @@ Addressed = tuple[str, tuple[str, Parcel]]
 class Intake:
     """Decodes records and finds the agents they are for."""
 
+    strict = True
+    """Whether what is wrong with a record, or is for nobody, becomes a dead letter; one flow of a system sees to it."""
+
     def __init__(self, plan: Plan, settings: Settings, stats: Stats) -> None:
         self._plan = plan
         self._prefix = settings.kafka.topic_prefix
@@ -82,7 +85,7 @@ class Intake:
                 self._sort(batch.messages, groups, refused)
             origin = (self._prefix + batch.topic, batch.partition)
             out.extend((group, (group, (origin, runs))) for group, runs in groups.items())
-            if refused:
+            if refused and self.strict:
                 group = str(key_group(f"{batch.topic}-{batch.partition}"))
                 out.append((group, (group, refused)))
         return out
@@ -162,9 +165,13 @@ class Intake:
             except (MalformedSignal, Refused) as error:
                 refused.append(self._refuse(message, error, signal))
                 continue
-            if agent_id is not None:
+            if agent_id is not None and self._is_ours(agent_id):
                 run = (CONTROL, [(agent_id, signal, message.offset() or 0)])
                 groups[str(key_group(agent_id))].append(run)
+
+    def _is_ours(self, agent_id: str) -> bool:
+        """Whether a command is for an agent of this flow; what is for none of any flow is for the strict one."""
+        return agent_id not in self._plan.elsewhere and (self.strict or self._plan.kind_of(agent_id) is not None)
 
     def _leave(self, signal: Signal[Any], message: Message, refused: list[Outgoing]) -> None:
         """Nobody handles it: either that is in order, or it becomes a dead letter."""

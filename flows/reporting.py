@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from prometheus_client import Counter as Metric
 
-from flows.agents import NAME, AgentsFlow
+from flows.assembly import Flow
 from flows.listing import Listing, summary
 from schemas.payloads.health import ResourceLevel, ResourceMetrics
 from schemas.signal import Signal, new_signal
@@ -29,7 +29,7 @@ _RESOURCES_EVERY_S = 10.0
 _OPENNESS = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
 
 
-def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
+def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
     """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`."""
     groups, plan = flow.runtime.groups, flow.runtime.plan
     listing = Listing(groups, plan)
@@ -37,15 +37,22 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
     def status(_: dict[str, Any]) -> dict[str, Any]:
         return {
             "state": state["now"],
-            "flow": NAME,
+            "flow": flow.name,
             "index": index,
             "pid": pid,
             "agents": sum(len(group) for group in list(groups.values())),
             "positions": flow.source.hub.positions(),
+            "inputs": len(flow.runtime.inputs),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
+            "epochs": flow.source.hub.epochs,
+            "reading_since": flow.source.hub.reading_since,
+            "waits_for_broker": flow.sink.hub.waiting_since is not None,
             "actions_in_flight": flow.executor.in_flight,
             "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
             "busy_s": round(flow.source.hub.busy_s, 3),
+            "memory": round(flow.executor.services.resources.memory.ratio, 4),
+            "throttled": flow.executor.throttled,
+            "work": flow.executor.tally.told(),
             "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
         }
 
@@ -65,10 +72,10 @@ def handlers(flow: AgentsFlow, *, index: int, pid: int, state: Mapping[str, str]
 class MetricsReporter(threading.Thread):
     """Turns the counters of the hot path into metrics every `every_s` seconds."""
 
-    def __init__(self, flow: AgentsFlow, *, index: int, every_s: float) -> None:
+    def __init__(self, flow: Flow, *, index: int, every_s: float) -> None:
         super().__init__(name="metrics", daemon=True)
         self._flow = flow
-        self._worker = f"{NAME}-{index}"
+        self._worker = f"{flow.name}-{index}"
         self._every_s = every_s
         self._seen: dict[str, Counter[Any]] = {}
         self._busy = (time.monotonic(), 0.0)

@@ -1,13 +1,16 @@
 """One worker process of a flow: `python -m flows.worker agents --index 0`.
 
 SIGTERM and SIGINT drain: the sources end, everything is saved, and the process exits 0. Any other end is a crash, from
-which the next start goes on at the last snapshot. A supervisor passes settings in the environment.
+which the next start goes on at the last snapshot. A supervisor passes settings in the environment. With `--standby` the
+process gets everything ready that needs no snapshot, and begins when its supervisor says so (`supervision/standby.py`).
 """
 
 import argparse
 import contextlib
 import fcntl
 import gc
+import importlib
+import logging
 import os
 import signal
 import sys
@@ -15,17 +18,19 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main
 
-from flows import agents
+from flows.assembly import Flow
 from flows.reporting import MetricsReporter, handlers
-from signalbox.config import Settings, load_settings
+from signalbox.config import FlowsSettings, Settings, load_settings
 from signalbox.errors import SignalboxError
 from signalbox.supervision.inspection import serve, socket_path
 from signalbox.supervision.parent import die_with_parent
+from signalbox.supervision.standby import wait_for_start
 from signalbox.telemetry import logs
 
 #: Files of the engine's recovery store, fixed for a data directory's whole life. They hold offsets and lists of pieces
@@ -51,39 +56,59 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         logs.configure(settings, process=name)
-        run(settings, index=arguments.index, addresses=arguments.addresses)
+        run(settings, arguments.flow, index=arguments.index, addresses=arguments.addresses, standby=arguments.standby)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must reach the log before the process ends
         return _explain(error)
     return 0
 
 
-def run(settings: Settings, *, index: int, addresses: list[str]) -> None:
-    """Run the agents flow as worker process `index`, alone or with those at `addresses`."""
-    flow = agents.build(settings, workers=max(1, len(addresses)), index=index)
+def run(
+    settings: Settings, name: str = "agents", *, index: int, addresses: list[str], standby: int | None = None
+) -> None:
+    """Run the flow `name` as worker process `index`, alone or with those at `addresses`.
+
+    Args:
+        settings: resolved.
+        name: of the flow, which is that of its module.
+        index: of this process, from 0.
+        addresses: `HOST:PORT` of all processes by index, if there are several.
+        standby: file descriptor on which the supervisor tells when to begin; None is at once.
+    """
+    flow: Flow = importlib.import_module(f"flows.{name}").build(settings, workers=max(1, len(addresses)), index=index)
     state = {"now": "starting"}
     _drain_on_signal(flow.drain, state)
-    recovery = _prepared(settings.node.data_dir / "recovery")
+    if standby is not None:
+        flow.connect()
+        if not wait_for_start(standby):
+            return
+    _run(flow, settings, state, index=index, addresses=addresses)
+
+
+def _run(flow: Flow, settings: Settings, state: dict[str, str], *, index: int, addresses: list[str]) -> None:
+    data_dir = settings.node.data_dir
+    recovery = _prepared(data_dir / "recovery" / flow.name)
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_S)
-    path = socket_path(settings.node.data_dir, f"{agents.NAME}-{index}")
     reporter = MetricsReporter(flow, index=index, every_s=settings.telemetry.flush_s)
-    server = serve(path, handlers(flow, index=index, pid=os.getpid(), state=state))
+    server = serve(
+        socket_path(data_dir, f"{flow.name}-{index}"), handlers(flow, index=index, pid=os.getpid(), state=state)
+    )
     reporter.start()
     state["now"] = "running"
-    log.info("worker starts", flow=agents.NAME, index=index, workers=max(1, len(addresses)))
+    log.info("worker starts", flow=flow.name, index=index, workers=max(1, len(addresses)))
     try:
         cluster_main(
             flow.dataflow,
             addresses,
             index,
-            epoch_interval=timedelta(milliseconds=settings.flows.agents.epoch_ms),
+            epoch_interval=timedelta(milliseconds=flow.settings.epoch_ms),
             recovery_config=recovery,
         )
     finally:
         flow.executor.stop(settings.actions.grace_s)
         reporter.stop()
         server.close()
-    log.info("worker drained", flow=agents.NAME, index=index)
+    log.info("worker drained", flow=flow.name, index=index)
 
 
 def _prepared(directory: Path) -> RecoveryConfig:
@@ -134,13 +159,21 @@ def _explain(error: BaseException) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description="One worker process of a flow.")
-    parser.add_argument("flow", choices=[agents.NAME])
+    parser.add_argument("flow", choices=list(FlowsSettings.model_fields))
     parser.add_argument("--index", type=int, default=0, help="number of this process, from 0")
     parser.add_argument(
         "--addresses", type=lambda text: text.split(","), default=[], help="HOST:PORT of all processes, by index"
     )
+    parser.add_argument("--standby", type=int, metavar="FD", help="wait on this descriptor for the word to begin")
     return parser
 
 
+def _leave(code: int) -> NoReturn:
+    """End at once: everything is saved, and to take clients and engine apart in order would only make others wait."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

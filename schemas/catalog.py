@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 
-from schemas.control import AgentControl, AgentSpawn
+from schemas.control import AgentControl, AgentSpawn, FlowControl, ScaleCommand
 from schemas.dead_letter import DEAD_LETTER_TYPE, DeadLetter
 from schemas.payloads.actions import (
     ActionAttempted,
@@ -24,7 +24,9 @@ from schemas.payloads.actions import (
 from schemas.payloads.agents import ActionFinished, ActionStarting, AgentError, AgentRegistered, AgentStopped
 from schemas.payloads.alerts import Alert, AlertAck
 from schemas.payloads.health import ResourceMetrics, ResourceUsage, SystemHealth
+from schemas.payloads.load import LoadLevel, LoadMetrics, QueueOverflow
 from schemas.payloads.nodes import NodeHeartbeat, NodeStopped
+from schemas.payloads.scaling import AgentScaled, Autoscaling, PoolResized, Rescale, ScalingDecision
 from schemas.payloads.tasks import (
     TaskCompleted,
     TaskDelegated,
@@ -43,6 +45,11 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "system.health.critical": SystemHealth,
         "system.resources.metrics": ResourceMetrics,
         "application.metrics": ResourceUsage,
+        "system.load.high": LoadLevel,
+        "system.load.low": LoadLevel,
+        "system.load.metrics": LoadMetrics,
+        "agent.queue.metrics": LoadMetrics,
+        "agent.queue.overflow": QueueOverflow,
         "task.submitted": TaskSubmitted,
         "task.completed": TaskCompleted,
         "task.failed": TaskFailed,
@@ -71,6 +78,21 @@ PAYLOADS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "agent.error": AgentError,
         "node.heartbeat": NodeHeartbeat,
         "node.stopped": NodeStopped,
+        "scaling.decision.made": ScalingDecision,
+        "scaling.decision.held": ScalingDecision,
+        "scaling.rescale.started": Rescale,
+        "scaling.rescale.step": Rescale,
+        "scaling.rescale.completed": Rescale,
+        "scaling.rescale.failed": Rescale,
+        "scaling.agent.spawned": AgentScaled,
+        "scaling.agent.terminated": AgentScaled,
+        "scaling.pool.resized": PoolResized,
+        "scaling.paused": Autoscaling,
+        "scaling.resumed": Autoscaling,
+        "control.scale": ScaleCommand,
+        "control.pause": FlowControl,
+        "control.resume": FlowControl,
+        "control.drain": FlowControl,
         "control.agent.pause": AgentControl,
         "control.agent.resume": AgentControl,
         "control.agent.stop": AgentControl,

@@ -13,11 +13,14 @@ from signalbox.agents.coordinator_agent import CoordinatorAgent
 from signalbox.agents.monitor_agent import MonitorAgent
 from signalbox.agents.task_agent import TaskAgent
 from signalbox.errors import ConfigError
+from signalbox.skills.autoscaler_agent import AutoscalerAgent
 
 if TYPE_CHECKING:
     from signalbox.sensors.contract import Sensor
 
 BUILTIN_AGENTS: tuple[type[Agent], ...] = (TaskAgent, MonitorAgent, CoordinatorAgent)
+#: Agents that have a flow of their own, whatever the app.
+AGENTS_ELSEWHERE: tuple[type[Agent], ...] = (AutoscalerAgent,)
 
 
 class App:
@@ -35,7 +38,8 @@ class App:
         sensors: "Sequence[type[Sensor]]" = (),
         builtins: bool = True,
     ) -> None:
-        self.shipped_agents = BUILTIN_AGENTS
+        self.shipped_agents = (*BUILTIN_AGENTS, *AGENTS_ELSEWHERE)
+        self.agents_elsewhere = tuple(agent for agent in AGENTS_ELSEWHERE if agent not in agents)
         self.agents = (*(BUILTIN_AGENTS if builtins else ()), *agents)
         self.actions = (*(BUILTIN_ACTIONS if builtins else ()), *actions)
         self._sensors = tuple(sensors)

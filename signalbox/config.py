@@ -127,11 +127,6 @@ class FlowSettings(_Group):
     """Snapshot interval: at most this much work is repeated after a crash."""
     poll_records: PositiveInt = 3_000
     """Most records taken from the client at once: enough to share the cost of a round, few enough for a cache."""
-
-
-class AgentsFlowSettings(FlowSettings):
-    """The flow of the agents."""
-
     delivery: Literal["effectively_once", "exactly_once"] = "effectively_once"
     """`exactly_once` writes each epoch in a Kafka transaction: outputs are seen when it ends instead of at once, and a
     worker that was given up and wakes up again writes none. Not with the embedded broker."""
@@ -140,7 +135,7 @@ class AgentsFlowSettings(FlowSettings):
 class FlowsSettings(_Group):
     """The dataflows by name."""
 
-    agents: AgentsFlowSettings = AgentsFlowSettings()
+    agents: FlowSettings = FlowSettings()
     scaling: FlowSettings = FlowSettings()
 
 
@@ -153,6 +148,8 @@ class AgentSettings(_Group):
     """Evict keyed instances that got no signal for so long. None keeps them for ever."""
     state: dict[str, Any] = Field(default_factory=dict)
     """Initial values of state fields, in place of the class's own defaults."""
+    skills: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of the skills that it mounts, by the skill's name."""
 
 
 class SensorSettings(BaseModel):
@@ -304,6 +301,8 @@ class SupervisionSettings(_Group):
     """A process or broker that is not running after so long has failed to start."""
     frozen_s: PositiveFloat = 15.0
     """A running process that answers nothing for so long is killed and started again; a shorter pause is left alone."""
+    stuck_s: PositiveFloat = 20.0
+    """A flow that has closed no epoch for so long, although the broker answers, is killed and started again."""
 
 
 class RegistrySettings(_Group):
@@ -356,10 +355,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _delivery_suits_the_broker(self) -> "Settings":
-        if self.kafka.broker == "embedded" and self.flows.agents.delivery == "exactly_once":
-            msg = (
-                "flows.agents.delivery is exactly_once, and the embedded broker shows transactions that were taken back"
-            )
+        wanted = (self.flows.agents.delivery, self.flows.scaling.delivery)
+        if self.kafka.broker == "embedded" and "exactly_once" in wanted:
+            msg = "flows.*.delivery is exactly_once, but the embedded broker shows transactions that were taken back"
             hint = "use Apache Kafka (--broker kafka or --broker HOST:PORT), or leave it at effectively_once"
             raise ConfigError(msg, hint=hint)
         return self

@@ -84,7 +84,8 @@ class ProducerHub:
         self, settings: KafkaSettings, starts: Mapping[tuple[str, int], int], transactions: Transactions | None
     ) -> None:
         self._starts = starts
-        self._transactions = transactions
+        self._succession = transactions
+        self._transactions = transactions if transactions is not None and transactions.used else None
         self.prefix = settings.topic_prefix
         self._settings = settings
         self._producer: Producer | None = None
@@ -98,6 +99,8 @@ class ProducerHub:
         self.repeated_by = 0.0
         """Until when what was read back is waited for, on the monotonic clock."""
         self.failure: KafkaError | None = None
+        self.waiting_since: float | None = None
+        """Since when the broker has not acknowledged what was written, while that is waited for; monotonic."""
         self.produced: Counter[str] = Counter()
         """Records by topic since the start of the process."""
         self.skipped: Counter[str] = Counter()
@@ -105,16 +108,19 @@ class ProducerHub:
 
     def take_over(self) -> None:
         """See to it that no earlier process writes in this one's place any more."""
+        if self._succession is not None:
+            self._succession.take_over(_producer_config(self._settings))
         if self._transactions is not None:
-            self._transactions.take_over(_producer_config(self._settings))
-            if self._transactions.used:
-                self._producer = self._transactions.producer
+            self._producer = self._transactions.producer
+
+    def connect(self) -> None:
+        """Make the producer, which needs up to a second before its first delivery; one with transactions takes over."""
+        if self._producer is None and self._transactions is None:
+            self._producer = Producer(_producer_config(self._settings))
 
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is read back with its siblings before the first write."""
-        if self._producer is None:
-            # At once: an idempotent producer needs up to a second before its first delivery.
-            self._producer = Producer(_producer_config(self._settings))
+        self.connect()
         self._unread.append(part)
         self._parts[self.prefix + part.topic, part.partition] = part
 
@@ -149,10 +155,11 @@ class ProducerHub:
         """
         if self._producer is None:
             return
-        began = time.monotonic()
+        began = self.waiting_since = time.monotonic()
         while self._producer.flush(_FLUSH_LOG_EVERY_S):
             waited = time.monotonic() - began
             log.warning("the broker has not acknowledged %d records for %.0f s", len(self._producer), waited)
+        self.waiting_since = None
         if self.failure is not None:
             msg = f"the broker refused a record: {self.failure.str()}"
             raise Unreachable(msg, hint="its log says why; a topic's limits or its access rights may have changed")
@@ -170,11 +177,13 @@ class ProducerHub:
 
     def settle(self) -> None:
         """Wait until the broker has everything and, with transactions, shows it to readers. Raises as `flush` does."""
-        if self._transactions is None or not self._transactions.used:
+        if self._transactions is None:
             self.flush()
             return
+        self.waiting_since = time.monotonic()
         with self._transactions.guard():
             self._transactions.commit()
+        self.waiting_since = None
         self._producer = self._transactions.producer
 
     def look_at_ends(self) -> None:
@@ -199,7 +208,7 @@ class ProducerHub:
         """Let go of a partition; what it wrote was flushed by its last snapshot."""
         self._parts.pop((self.prefix + part.topic, part.partition), None)
         if not self._parts:
-            if self._transactions is not None and self._transactions.used:
+            if self._transactions is not None:
                 self._transactions.abort()
             else:
                 self.flush()

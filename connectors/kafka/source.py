@@ -21,13 +21,15 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
 
 log = logging.getLogger(__name__)
 
-#: Records taken from the client and not yet handed to the engine; beyond it the consumer is left to fill its own queue.
-_BUFFERED = 50_000
+#: Rounds' worth of records taken from the client and not yet handed to the engine; beyond it the consumer is left to
+#: fill its own queue.
+_BUFFERED_ROUNDS = 16
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
 #: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
@@ -125,7 +127,7 @@ class ConsumerHub:
     def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
         self._settings = settings
         self._group = group
-        self._poll_records = poll_records
+        self._pace = Pace(poll_records)
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -135,13 +137,27 @@ class ConsumerHub:
         self._mirrored_count = 0
         self._released: list[TopicPartition] = []
         """Where partitions that are let go have ended."""
-        self.busy_s = 0.0
-        """Seconds the worker spent on records since the start."""
         self.awake_at: datetime | None = None
         """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
-        self._handed_at: float | None = None
+        self.epochs = 0
+        """Epochs that partitions have ended, summed up over partitions."""
+        self.reading_since: float | None = None
+        """When the first partition was first asked for records, on the monotonic clock."""
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds the worker has spent on records since the start. Another thread may ask."""
+        return self._pace.busy_s(time.monotonic())
+
+    def connect(self) -> Consumer:
+        """The consumer, connected and without partitions at first."""
+        if self._consumer is None:
+            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
+            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
+            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        return self._consumer
 
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is assigned with its siblings at the next poll."""
@@ -151,16 +167,19 @@ class ConsumerHub:
     def take(self, part: "_Partition") -> list[Message]:
         """The records that wait for a partition, after polling if there are none."""
         now = time.monotonic()
-        if self._handed_at is not None:
-            self.busy_s += now - self._handed_at
-            self._handed_at = None
-        if not part.waiting and now - self._polled_at >= _POLL_EVERY_S and self._buffered < _BUFFERED:
+        if self.reading_since is None:
+            self.reading_since = now
+        pace = self._pace
+        pace.asked(part, now)
+        room = self._buffered < _BUFFERED_ROUNDS * pace.records
+        if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
             self._poll(now)
         waiting = part.waiting
         if waiting:
-            part.waiting = []
+            part.waiting = waiting[pace.records :]
+            waiting = waiting[: pace.records] if part.waiting else waiting
             self._buffered -= len(waiting)
-            self._handed_at = now
+            pace.handed(len(waiting), now)
         return waiting
 
     def positions(self) -> dict[str, list[int | None]]:
@@ -192,7 +211,7 @@ class ConsumerHub:
     def _poll(self, now: float) -> None:
         consumer = self._assigned()
         self._polled_at = now
-        messages = consumer.consume(self._poll_records, 0)
+        messages = consumer.consume(self._pace.records, 0)
         self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
         if messages:
             self._distribute(messages, consumer)
@@ -240,17 +259,14 @@ class ConsumerHub:
         log.warning("consumer: %s: %s", place, error.str())
 
     def _assigned(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
-            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
-            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
+        consumer = self.connect()
         if self._new:
             prefix = self._settings.topic_prefix
             added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]
             first = len(self._new) == len(self._parts)
-            (self._consumer.assign if first else self._consumer.incremental_assign)(added)
+            (consumer.assign if first else consumer.incremental_assign)(added)
             self._new = []
-        return self._consumer
+        return consumer
 
     def _mirror(self, consumer: Consumer) -> None:
         moved = [part for part in self._parts.values() if part.saved is not None and part.saved != part.mirrored]
@@ -336,6 +352,7 @@ class _Partition(StatefulSourcePartition[RecordBatch | CaughtUp, int]):
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
         self._hub.epoch_at = time.monotonic()
+        self._hub.epochs += 1
         return low
 
     def close(self) -> None:

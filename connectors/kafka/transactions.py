@@ -115,8 +115,8 @@ class Transactions:
             (self._directory / id_).unlink(missing_ok=True)
 
     def begin(self) -> None:
-        """Begin a transaction, unless one is open."""
-        if self.used and not self._open:
+        """Begin a transaction, unless one is open. Only for a run that writes in them, as are the methods below."""
+        if not self._open:
             self.producer.begin_transaction()
             self._open = True
 
@@ -165,8 +165,6 @@ class Transactions:
         try:
             yield
         except (KafkaException, SignalboxError) as error:
-            if not self.used:
-                raise
             self.abort()
             cause = error.args[0] if isinstance(error, KafkaException) else None
             if not isinstance(cause, KafkaError):

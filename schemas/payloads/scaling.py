@@ -39,6 +39,13 @@ class Rescale(Payload):
     duration_s: float | None = Field(None, ge=0, description="Seconds since it started.")
     pause_s: float | None = Field(None, ge=0, description="Seconds in which nothing was processed.")
     workers: int = Field(ge=0, description="Workers that there are now.")
+    note: Message | None = Field(None, description="What else there is to say, such as that some workers read nothing.")
+
+
+class Autoscaling(Payload):
+    """The autoscaler's decisions are no longer obeyed, or are again; the signal's type says which."""
+
+    reason: Message = Field("", description="Why, for people.")
 
 
 class AgentScaled(Payload):
@@ -48,4 +55,14 @@ class AgentScaled(Payload):
     pool: Word = Field(description="Name of the pool's agent class.")
     reason: Word = Field(description="Why, such as `high_load`, `low_load`, `queue_overflow`.")
     total_agents: int = Field(ge=0, description="Agents of the pool after this one.")
+    decision_id: Name | None = Field(None, description="The decision behind it; none if a person asked.")
+
+
+class PoolResized(Payload):
+    """A pool that has another number of agents from now on."""
+
+    pool: Word = Field(description="Name of the pool's agent class.")
+    size: int = Field(ge=1, description="Agents that there are.")
+    before: int = Field(ge=0, description="Agents that there were.")
+    reason: Message = Field("", description="Why, for people.")
     decision_id: Name | None = Field(None, description="The decision behind it; none if a person asked.")

@@ -88,6 +88,8 @@ class Striver:
         self._rate_timer: asyncio.TimerHandle | None = None
         self.attempts: Counter[str] = Counter()
         """Attempts by action, since the start of the process."""
+        self.throttled = 0
+        """Attempts that ended with the other side asking for patience."""
         self.stopping = False
         """Set it, and what is cancelled or would wait is given up with `CancelledError` and without an outcome."""
 
@@ -110,6 +112,7 @@ class Striver:
                 if _is_cancelled_from_outside(error) or (self.stopping and isinstance(error, asyncio.CancelledError)):
                     raise
                 failure, counts = _error_info(error, effort.retry), True
+                self.throttled += _asks_for_patience(error)
                 wait_s = self._next_wait_s(effort, error)
             if wait_s is None:
                 return self._given_up(effort, failure)
@@ -379,6 +382,11 @@ def _is_cancelled_from_outside(error: BaseException) -> bool:
 
 def _too_late(deadline: datetime | None) -> ActionError:
     return ActionError(f"the deadline {deadline} has passed", type="deadline_exceeded")
+
+
+def _asks_for_patience(error: BaseException) -> bool:
+    """Whether it is an answer such as 429, or any that says when to come again."""
+    return isinstance(error, ActionError) and (error.type == "http_429" or error.retry_after_s is not None)
 
 
 def _error_info(error: BaseException, retry: Retry) -> ErrorInfo:

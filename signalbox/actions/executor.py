@@ -32,6 +32,7 @@ from signalbox.actions.mailbox import Mailbox
 from signalbox.actions.queue import ActionQueue, Key
 from signalbox.actions.services import Services
 from signalbox.actions.steps import Steps, no_steps
+from signalbox.actions.tally import Tally
 from signalbox.actions.threads import ThreadPool
 from signalbox.config import Settings
 from signalbox.errors import ConfigError
@@ -74,8 +75,11 @@ class _Run:
 class Executor:
     """The actions of one worker process. One thread starts and stops it; the counts may be read from any."""
 
-    def __init__(self, actions: Mapping[str, Action], journal: Journal, services: Services) -> None:
+    def __init__(
+        self, actions: Mapping[str, Action], journal: Journal, services: Services, tally: Tally | None = None
+    ) -> None:
         self.services = services
+        self.tally = tally or Tally()
         self._actions = actions
         self._journal = journal
         self._settings = services.settings.actions
@@ -108,6 +112,11 @@ class Executor:
         return self._striver.attempts
 
     @property
+    def throttled(self) -> int:
+        """Attempts that ended with the other side asking for patience, since the start of the process."""
+        return self._striver.throttled
+
+    @property
     def lost_threads(self) -> int:
         """Threads that are held by actions which did not come back in time."""
         return self._threads.lost
@@ -128,6 +137,7 @@ class Executor:
     def start(self, instruction: Instruction) -> None:
         """See `signalbox.actions.ledger.Runner`."""
         self._started += 1
+        self.tally.asked(instruction.request.agent_id)
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._mail.open(self._loop)
@@ -177,8 +187,10 @@ class Executor:
         run.task.add_done_callback(lambda task: self._forget(instruction.id, task))
 
     def _forget(self, id: str, task: "asyncio.Task[None]") -> None:
-        self._runs.pop(id, None)
+        run = self._runs.pop(id, None)
         self._ended += 1
+        if run is not None:
+            self.tally.ended(run.instruction.request.agent_id, run.effort.in_action_s if run.effort else 0.0)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an action's outcome could not be written", exc_info=error)
 

@@ -15,6 +15,7 @@ from signalbox.agents.directives import (
     seconds,
 )
 from signalbox.agents.foundation_agent import FoundationAgent
+from signalbox.agents.skill import Skill
 from signalbox.routing import data, state
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "RunAction",
     "Schedule",
     "Singleton",
+    "Skill",
     "Spawn",
     "Stop",
     "data",

@@ -8,13 +8,16 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import msgspec
 
 from signalbox.agents.directives import Directive
 from signalbox.errors import ConfigError
 from signalbox.routing import Condition
+
+if TYPE_CHECKING:
+    from signalbox.agents.skill import Skill
 
 Directives: TypeAlias = Iterable[Directive] | Directive | None
 Handler = TypeVar("Handler", bound=Callable[..., Directives])
@@ -115,6 +118,8 @@ class Agent:
     capabilities: ClassVar[tuple[str, ...]] = ()
     addressing: ClassVar[Addressing] = Keyed()
     state_version: ClassVar[int] = 1
+    skills: "ClassVar[tuple[Skill, ...]]" = ()
+    """What it can do besides its own handlers. Each has a field of its name in the state."""
     idle_ttl: ClassVar[timedelta | None] = None
     """Evict an instance that got no signal for so long; None keeps it."""
 
@@ -141,5 +146,17 @@ class Agent:
 
     @classmethod
     def migrate(cls, state: dict[str, Any], version: int) -> dict[str, Any]:
-        """Turn the fields of a state saved as `version` into those of `state_version`. Called only when they differ."""
+        """Turn the fields of a state saved as `version` into those of `state_version`. Called only when they differ.
+
+        The fields of its skills' names are theirs: they are migrated by `Skill.migrate` afterwards.
+        """
         return state
+
+
+def as_directives(result: Directives) -> list[Directive]:
+    """What a handler returned, as a list. A generator runs to its end here."""
+    if result is None:
+        return []
+    if isinstance(result, Directive):
+        return [result]
+    return list(result)

@@ -169,7 +169,8 @@ def room_for_data(signal: Signal[Any], limit_bytes: int) -> int:
 
 
 def _takes_tasks(agent: Agent) -> bool:
-    members = (getattr(type(agent), name) for name in dir(type(agent)))
+    owners = (type(agent), *(type(skill) for skill in agent.skills))
+    members = (getattr(owner, name) for owner in owners for name in dir(owner))
     return any(route.pattern == "task.delegated" for member in members for route in getattr(member, "routes", ()))
 
 

@@ -19,11 +19,11 @@ from pydantic import ValidationError
 from schemas.payloads.agents import AgentError
 from schemas.payloads.base import ErrorInfo
 from schemas.signal import Signal, decode, encode
-from signalbox.agents.contract import Context, Directives, Keyed
+from signalbox.agents.contract import Context, Directives, Keyed, as_directives
 from signalbox.agents.dead_letters import Where, dead_letter
 from signalbox.agents.directives import Emit
 from signalbox.agents.effects import Cause, Effects
-from signalbox.agents.plan import Handler, Kind, Plan, as_directives
+from signalbox.agents.plan import Handler, Kind, Plan
 from signalbox.agents.population import Population, StateUnreadable
 from signalbox.agents.records import NONE_HELD, Held, Instance
 from signalbox.agents.stats import Stats

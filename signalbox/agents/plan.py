@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from schemas.signal import Signal
 from signalbox.actions.ledger import OUTCOMES
 from signalbox.agents.contract import Addressing, Agent, AgentState, Directives, Keyed, Pool, Singleton
-from signalbox.agents.directives import Directive
+from signalbox.agents.mounting import mounted, mounted_skills, state_type, with_actions
+from signalbox.agents.skill import Skill
 from signalbox.config import TOPICS, AgentSettings, Settings
 from signalbox.errors import ConfigError
 from signalbox.ids import KEY_GROUPS, key_group, stable_hash
@@ -42,7 +43,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One `@on` of one agent class."""
+    """One `@on` of one agent class, or of a skill that it mounts: its name then begins with the skill's."""
 
     kind: int
     agent: str
@@ -67,7 +68,9 @@ class Kind:
         self.node = node
         self.addressing = _sized(agent.addressing, settings)
         self.idle_ttl_ms = _idle_ttl_ms(agent, settings)
-        self.state_type: type[AgentState] = agent.State
+        self.skills = _skills(agent, settings)
+        self.skill_versions = {skill.name: skill.state_version for skill in self.skills}
+        self.state_type = state_type(agent, self.skills)
         self.groups: dict[str | None, str] = {}
         """Key groups of keyed instances by subject, as far as remembered; look here before calling `place`."""
         self._members = [(member, str(key_group(member))) for member in self.declared()]
@@ -78,7 +81,7 @@ class Kind:
         """Whether a state is read back from its encoding after each handler. That finds what could be written but not
         be read, and severs the state from what handlers still hold of it. A flat one shares nothing, and is checked
         when it is saved."""
-        self.initial_state = self.encode_state(_initial_state(agent, settings))
+        self.initial_state = self.encode_state(_initial_state(agent.name, self.state_type, settings))
         _require_readable(self)
         self.has_started = type(agent).started is not Agent.started
         self._router: Router[Handler] | None = None
@@ -158,8 +161,6 @@ class Plan:
 
     def __init__(self, app: "App", settings: Settings) -> None:
         self.node = settings.node.name
-        self.actions = {action.name: action for action in app.actions}
-        self.has_effects = any(action.effect for action in app.actions)
         self.kinds: list[Kind] = []
         self.router: Router[Handler] = Router()
         # The profiles set up shipped agents; an app may leave those out.
@@ -173,6 +174,11 @@ class Plan:
             for handler in _handlers(kind):
                 self._add(handler)
         _require_distinct(self.kinds)
+        places = (agent.addressing for agent in app.agents_elsewhere)
+        self.elsewhere = frozenset(place.id for place in places if isinstance(place, Singleton))
+        """Ids of the agents that other flows run."""
+        self.actions = with_actions(app.actions, (skill for kind in self.kinds for skill in kind.skills))
+        self.has_effects = any(action.effect for action in self.actions.values())
         for kind in self.kinds:
             kind.bind(self.router)
         self.known_targets: dict[str, tuple[Kind, ...]] = {}
@@ -186,6 +192,11 @@ class Plan:
     def kind_of(self, agent_id: str) -> Kind | None:
         """The kind that an agent id belongs to."""
         return next((kind for kind in self.kinds if kind.owns(agent_id)), None)
+
+    def pool_of(self, agent_id: str) -> str | None:
+        """The name of the pool that an agent id belongs to, if it belongs to one."""
+        kind = self.kind_of(agent_id)
+        return kind.name if kind is not None and isinstance(kind.addressing, Pool) else None
 
     def pools(self) -> dict[str, Pool]:
         """The pools by the name of their agent class."""
@@ -230,10 +241,17 @@ def topic_router(routes: Mapping[str, str]) -> Router[str]:
 
 
 def _handlers(kind: Kind) -> Iterable[Handler]:
-    for name, function in _methods(kind.agent):
-        wants_context = _wants_context(kind, function)
+    yield from _handlers_of(kind, kind.agent, kind.name)
+    for skill in kind.skills:
+        for handler in _handlers_of(kind, skill, f"{kind.name}.{skill.name}"):
+            yield mounted(handler, skill)
+
+
+def _handlers_of(kind: Kind, source: Agent | Skill, owner: str) -> Iterable[Handler]:
+    for name, function in _methods(source):
+        wants_context = _wants_context(owner, function)
         for spec in getattr(function, "routes", ()):
-            model = _payload_model(kind, function)
+            model = _payload_model(owner, function)
             yield Handler(
                 kind=kind.index,
                 agent=kind.name,
@@ -261,31 +279,31 @@ def _each_once(handlers: Iterable[Handler]) -> tuple[Handler, ...]:
     return tuple(by_name.values())
 
 
-def _methods(agent: Agent) -> list[tuple[str, Callable[..., Directives]]]:
+def _methods(source: Agent | Skill) -> list[tuple[str, Callable[..., Directives]]]:
     """The methods in the order in which they are written, those of base classes first."""
-    names = dict.fromkeys(name for part in reversed(type(agent).__mro__) for name in vars(part))
-    found = ((name, inspect.getattr_static(agent, name)) for name in names)
-    return [(name, getattr(agent, name)) for name, member in found if hasattr(member, "routes")]
+    names = dict.fromkeys(name for part in reversed(type(source).__mro__) for name in vars(part))
+    found = ((name, inspect.getattr_static(source, name)) for name in names)
+    return [(name, getattr(source, name)) for name, member in found if hasattr(member, "routes")]
 
 
-def _wants_context(kind: Kind, function: Callable[..., Directives]) -> bool:
+def _wants_context(owner: str, function: Callable[..., Directives]) -> bool:
     if inspect.iscoroutinefunction(function):
-        msg = f"{kind.name}.{function.__name__} is async"
+        msg = f"{owner}.{function.__name__} is async"
         raise ConfigError(msg, hint="a handler decides and does not wait: write def, and yield directives")
     count = len(inspect.signature(function).parameters)
     if count not in (2, 3):
-        msg = f"{kind.name}.{function.__name__} takes {count} arguments besides self"
+        msg = f"{owner}.{function.__name__} takes {count} arguments besides self"
         raise ConfigError(
             msg, hint="a handler is def name(self, state, signal) or def name(self, state, signal, context)"
         )
     return count == 3
 
 
-def _payload_model(kind: Kind, function: Callable[..., Directives]) -> type[BaseModel] | None:
+def _payload_model(owner: str, function: Callable[..., Directives]) -> type[BaseModel] | None:
     try:
         hints = get_type_hints(function)
     except NameError as error:
-        msg = f"{kind.name}.{function.__name__} has an annotation that cannot be resolved: {error}"
+        msg = f"{owner}.{function.__name__} has an annotation that cannot be resolved: {error}"
         raise ConfigError(msg, hint="import the payload model at run time, not under TYPE_CHECKING") from None
     parameter = list(inspect.signature(function).parameters)[1]
     annotation = hints.get(parameter)
@@ -311,18 +329,22 @@ def _idle_ttl_ms(agent: Agent, settings: AgentSettings) -> int | None:
     return None if agent.idle_ttl is None else int(agent.idle_ttl.total_seconds() * 1000)
 
 
-def _initial_state(agent: Agent, settings: AgentSettings) -> AgentState:
+def _skills(agent: Agent, settings: AgentSettings) -> tuple[Skill, ...]:
     if not issubclass(agent.State, AgentState):
         msg = f"{agent.name}.State is not an AgentState"
         raise ConfigError(msg, hint="write class State(AgentState): ...")
-    unknown = settings.state.keys() - set(agent.State.__struct_fields__)
+    return mounted_skills(agent, settings.skills)
+
+
+def _initial_state(name: str, state: type[AgentState], settings: AgentSettings) -> AgentState:
+    unknown = settings.state.keys() - set(state.__struct_fields__)
     if unknown:
-        msg = f"agents.{agent.name}.state has no field {', '.join(sorted(unknown))}"
-        raise ConfigError(msg, hint=f"its fields: {', '.join(agent.State.__struct_fields__)}")
+        msg = f"agents.{name}.state has no field {', '.join(sorted(unknown))}"
+        raise ConfigError(msg, hint=f"its fields: {', '.join(state.__struct_fields__)}")
     try:
-        return msgspec.convert(settings.state, agent.State, strict=False)
+        return msgspec.convert(settings.state, state, strict=False)
     except msgspec.ValidationError as error:
-        msg = f"agents.{agent.name}.state: {error}"
+        msg = f"agents.{name}.state: {error}"
         raise ConfigError(msg, hint="every field of a state needs a default") from None
 
 
@@ -359,12 +381,3 @@ def _is_flat(state_type: type[AgentState]) -> bool:
     unions = (Union, UnionType)
     parts = (part for field in fields for part in (get_args(field) if get_origin(field) in unions else (field,)))
     return all(part in _FLAT for part in parts)
-
-
-def as_directives(result: Directives) -> list[Directive]:
-    """What a handler returned, as a list. A generator runs to its end here."""
-    if result is None:
-        return []
-    if isinstance(result, Directive):
-        return [result]
-    return list(result)

@@ -141,6 +141,8 @@ class _Saved(msgspec.Struct, array_like=True):
     paused: bool
     held: Sequence[Held]
     pending: Sequence[str] = ()
+    skills: Mapping[str, int] = {}
+    """The versions of the slices in the state, by skill."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -163,6 +165,7 @@ def save(instance: Instance) -> bytes:
             instance.paused,
             instance.held,
             tuple(instance.pending or ()),
+            instance.kind.skill_versions,
         )
     )
 
@@ -178,11 +181,24 @@ def load(agent_id: str, kind: Kind, record: bytes) -> Instance:
         msg = f"the record of {agent_id} has version {saved.record_version}; this reads {RECORD_VERSION}"
         raise ValueError(msg)
     state = bytes(saved.state)
-    if saved.state_version != kind.agent.state_version:
-        fields = kind.agent.migrate(_decode_fields(state), saved.state_version)
-        state = kind.encode_state(msgspec.convert(fields, kind.state_type))
+    if saved.state_version != kind.agent.state_version or saved.skills != kind.skill_versions:
+        state = _migrated(saved, kind)
     instance = Instance(agent_id, kind, state, saved.seen_ms)
     instance.processed, instance.errors = saved.processed, saved.errors
     instance.timers, instance.paused, instance.held = saved.timers or _NO_TIMERS, saved.paused, saved.held or NONE_HELD
     instance.await_outcomes(saved.pending)
     return instance
+
+
+def _migrated(saved: _Saved, kind: Kind) -> bytes:
+    """The saved state as the agent's class and its skills have it now. A skill that is new to it begins afresh."""
+    fields = _decode_fields(saved.state)
+    if saved.state_version != kind.agent.state_version:
+        fields = kind.agent.migrate(fields, saved.state_version)
+    for skill in kind.skills:
+        version = saved.skills.get(skill.name)
+        if version is None:
+            fields.pop(skill.name, None)
+        elif version != skill.state_version and skill.name in fields:
+            fields[skill.name] = skill.migrate(fields[skill.name], version)
+    return kind.encode_state(msgspec.convert(fields, kind.state_type))

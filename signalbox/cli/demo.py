@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signalbox.cli.base import session
+from signalbox.cli.demo_burst import SETTINGS as BURST_SETTINGS
+from signalbox.cli.demo_burst import Burst, show_burst
 from signalbox.cli.demo_outage import Outage, show_outage
 from signalbox.cli.demo_watch import wait_until, watching
 from signalbox.cli.session import SOURCE, Session
@@ -31,6 +33,7 @@ from signalbox.errors import SignalboxError
 
 if TYPE_CHECKING:
     from schemas.signal import Signal
+    from signalbox.cli.node_client import NodeClient
     from signalbox.config import KafkaSettings
 
 TASKS = 2000
@@ -60,7 +63,7 @@ def demo(
     ] = 8.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides when the worker is killed.")] = 7,
 ) -> None:
-    """Show the system at work on this machine: sensors, tasks, a killed worker, alerts, an outage. Ends by itself."""
+    """Show the system at work on this machine: sensors, tasks, a killed worker, alerts, an outage, a burst. Ends by itself."""
     state = session(ctx)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="signalbox-demo-", ignore_cleanup_errors=True) as folder:
@@ -77,8 +80,9 @@ def demo(
                 _show_bad_input(kafka, seen)
                 _show_alerts(seen)
             outage = show_outage(kafka, _say)
+            burst = show_burst(kafka, _client(data_dir), _say)
         _say("node drained and stopped; nothing is left running")
-    _summarise(state, seen, outage, killed, time.monotonic() - began)
+    _summarise(state, seen, outage, burst, killed, time.monotonic() - began)
 
 
 @contextlib.contextmanager
@@ -89,12 +93,15 @@ def _node(data_dir: Path) -> Iterator[str]:
         "agents.monitor_agent.state.alert_threshold": str(_ALERT_THRESHOLD),
         "log.console": "false",
         "actions.http.allow_private": "true",  # the service that it calls is on this machine
+        **BURST_SETTINGS,
     }
     command = [sys.executable, "-m", "signalbox.cli", "--profile", "dev", "--data-dir", str(data_dir)]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     process = subprocess.Popen(
-        [*command, "up", "--broker", "embedded", "--http", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+        [*command, "up", "--broker", "embedded", "--http", "127.0.0.1:0", "--app", "signalbox.cli.demo_burst:app"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         yield _ready_line(process, data_dir)
@@ -127,6 +134,15 @@ def _kafka(data_dir: Path) -> "KafkaSettings":
     return load_settings(
         profile="dev", overrides={"kafka.bootstrap": record.bootstrap, "kafka.broker": "external"}
     ).kafka
+
+
+def _client(data_dir: Path) -> "NodeClient":
+    from signalbox.cli.node_client import NodeClient
+    from signalbox.supervision import discovery
+
+    record = discovery.find(data_dir)
+    assert record is not None, "a ready node has announced itself"
+    return NodeClient(record, timeout_s=_ANSWER_TIMEOUT_S)
 
 
 def _sort(seen: Seen, topic: str, signal: "Signal[Any]") -> None:
@@ -207,7 +223,7 @@ def _show_alerts(seen: Seen) -> None:
         _say(f"alert: {alert.type} {alert.data['severity']}: {alert.data['message']}")
 
 
-def _summarise(state: Session, seen: Seen, outage: Outage, killed: int, took_s: float) -> None:
+def _summarise(state: Session, seen: Seen, outage: Outage, burst: Burst, killed: int, took_s: float) -> None:
     duplicated = sum(count - 1 for count in seen.answers.values())
     summary = {
         "readings": len(seen.readings),
@@ -221,6 +237,10 @@ def _summarise(state: Session, seen: Seen, outage: Outage, killed: int, took_s: 
         "calls": len(outage.answers),
         "calls_retried": outage.retried,
         "fallbacks": outage.fallbacks,
+        "parcels": burst.sent,
+        "parcels_lost": burst.lost,
+        "parcels_duplicated": burst.duplicated,
+        "workers": " -> ".join(map(str, burst.workers)),
         "seconds": round(took_s, 1),
     }
     state.output().record(summary)

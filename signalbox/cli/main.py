@@ -18,6 +18,7 @@ from signalbox.cli import (
     doctor,
     health,
     routes,
+    scale,
     signals,
     tasks,
     topics,
@@ -57,6 +58,7 @@ app.add_typer(routes.app, name="route")
 app.add_typer(agents.app, name="agent")
 app.add_typer(actions.app, name="action")
 app.add_typer(tasks.app, name="task")
+app.add_typer(scale.app, name="scale")
 app.add_typer(alerts.app, name="alert")
 app.add_typer(dead_letters.app, name="dlq")
 app.command("lag", cls=Command)(health.lag)

@@ -29,7 +29,8 @@ def up(
         str | None, typer.Option("--flows", metavar="A,B", help="Which flows to run; default: all.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Worker processes of each of these flows.")
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Worker processes of the agents flow to begin with."),
     ] = None,
 ) -> None:
     """Start a node in the foreground: broker (if it is its own), topics, sensors, agents, HTTP.
@@ -42,7 +43,7 @@ def up(
     _override(state, _broker(broker))
     _override(state, _http(http))
     _override(state, {} if app is None else {"node.app": app})
-    _override(state, {} if workers is None else {f"flows.{flow}.workers": str(workers) for flow in chosen})
+    _override(state, {} if workers is None else {"flows.agents.workers": str(workers)})
     _override(state, _log_level(state))
     settings = state.settings()
 

@@ -48,6 +48,10 @@ class View(Protocol):
         """The metrics, and their content type."""
         ...
 
+    def scaling(self) -> dict[str, Any]:
+        """Flows, pools, whether the autoscaler is obeyed, and the latest changes of the number of workers."""
+        ...
+
     async def agents(self, *, where: Query, prefix: str, limit: int) -> dict[str, Any]:
         """Under `agents`, at most `limit` of those that are meant and whose id begins with `prefix`, by id.
 
@@ -69,6 +73,7 @@ def build_api(view: View, *, hosts: Sequence[str]) -> ASGIApp:
         ("/readyz", lambda request: _ready(view)),
         ("/metrics", lambda request: _metrics(view, request)),
         ("/api/v1/status", lambda request: _json(view.status())),
+        ("/api/v1/scaling", lambda request: _json(view.scaling())),
     ]
     slow_routes = [
         ("/api/v1/agents", lambda request: _agents(view, request)),

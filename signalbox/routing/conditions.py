@@ -79,6 +79,11 @@ class Condition:
             msg = f"{self._text}: reading or comparing a value raised {type(error).__name__}"
             raise ConditionError(msg, hint="see the cause for what the value objected to") from error
 
+    def on_slice(self, field: str) -> "Condition":
+        """The same condition, asked of the part of the state that lies in a field of it."""
+        test = self._test
+        return Condition(lambda data, state: test(data, getattr(state, field)), self._text, self._shape)
+
     def __and__(self, other: "Condition") -> "Condition":
         left, right = self._test, _condition(other)._test
         return Condition(

@@ -75,6 +75,13 @@ class Pattern:
         """Whether the whole of `type` fits. The cost is at most the product of both numbers of segments."""
         return is_valid_type(type) and _fits(self.segments, type.split("."))
 
+    def covers(self, other: "Pattern") -> bool:
+        """Whether it matches every type that `other` matches, as far as that shows segment by segment.
+
+        A no may be too strict where both mean the same in different words, such as `*.**` and `**.*`.
+        """
+        return _covers(self.segments, other.segments)
+
     def __str__(self) -> str:
         return self.text
 
@@ -111,6 +118,22 @@ def _fits(pattern: tuple[str, ...], words: list[str]) -> bool:
         else:
             return False
     return all(segment == ANY for segment in pattern[at:])
+
+
+def _covers(wide: tuple[str, ...], narrow: tuple[str, ...]) -> bool:
+    # `reached` holds the places in `wide` that the part of `narrow` seen so far may lead to.
+    reached = _past_any(wide, {0})
+    for segment in narrow:
+        taken = {at for at in reached if wide[at : at + 1] == (ANY,)}
+        if segment != ANY:
+            taken |= {at + 1 for at in reached if wide[at : at + 1] in ((ONE,), (segment,))}
+        reached = _past_any(wide, taken)
+    return len(wide) in reached
+
+
+def _past_any(wide: tuple[str, ...], reached: set[int]) -> set[int]:
+    """The same places, and those behind each `**` among them, which may stand for nothing."""
+    return reached | {at + 1 for at in reached if wide[at : at + 1] == (ANY,)}
 
 
 def _checked(text: str) -> tuple[str, ...]:

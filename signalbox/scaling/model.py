@@ -39,10 +39,15 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A subject that makes up most of a hot partition, if one does."""
     stuck: int = 0
     """Partitions whose position does not move although records wait."""
+    stuck_lag: float | None = None
+    """Records that wait in those; None if not measured, then the hottest partition is taken for one of them."""
     pauses: tuple[float, ...] = ()
     """Seconds that the last changes paused the target, the latest last, at most five."""
     changing: bool = False
     """Whether a change is under way."""
+    held: str | None = None
+    """Why nothing may change now whatever the load: `paused`, `overridden` by a person, or `late`, a look that is
+    long past."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

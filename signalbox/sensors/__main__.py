@@ -51,7 +51,14 @@ async def _serve(settings: Settings, sensors: list[Sensor]) -> None:
     buffer = SignalBuffer(settings.limits.sensor_buffer)
     delivery = Delivery(buffer, partial(plugins.publisher, settings.kafka), settings.topic(TOPIC))
     limits = SampleLimits(signals=settings.limits.sensor_buffer, signal_bytes=settings.limits.signal_bytes)
-    runner = SensorRunner(sensors, delivery, node=settings.node.name, data_dir=settings.node.data_dir, limits=limits)
+    runner = SensorRunner(
+        sensors,
+        delivery,
+        node=settings.node.name,
+        data_dir=settings.node.data_dir,
+        limits=limits,
+        settings=settings,
+    )
     server = inspection.serve(
         inspection.socket_path(settings.node.data_dir, PROCESS), {"status": lambda _params: runner.status()}
     )

@@ -32,6 +32,8 @@ class SampleContext:
     data_dir: Path = Path()
     """This node's data directory; it may not exist yet."""
     clock: Clock = field(default_factory=SystemClock)
+    node_settings: "Settings | None" = None
+    """All settings of the node, for a sensor that looks at the node itself."""
 
     def now(self) -> datetime:
         """The wall clock, in UTC."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from signalbox.clock import Clock, SystemClock
+from signalbox.config import Settings
 from signalbox.sensors.contract import SampleContext, Sensor
 from signalbox.sensors.delivery import Delivery
 from signalbox.sensors.sampling import SampleLimits, Sampler
@@ -31,12 +32,19 @@ class SensorRunner:
         data_dir: Path,
         limits: SampleLimits,
         clock: Clock | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self._delivery = delivery
         self._samplers = [
             Sampler(
                 sensor,
-                SampleContext(sensor=sensor.name, node=node, data_dir=data_dir, clock=clock or SystemClock()),
+                SampleContext(
+                    sensor=sensor.name,
+                    node=node,
+                    data_dir=data_dir,
+                    clock=clock or SystemClock(),
+                    node_settings=settings,
+                ),
                 limits,
                 delivery.put,
             )

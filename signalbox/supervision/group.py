@@ -1,40 +1,29 @@
 """The processes that live and die together: the workers of one flow, or the sensor process.
 
 When one of them ends unasked, the rest are killed and reaped, and all are started again as the next generation, after
-the wait that `restarts.py` decides; two generations never overlap. The group also asks each process for its status
-once a second: that is how it knows that they run, that one is frozen, and how far they are.
+the wait that `restarts.py` decides; two generations never run at once. To have more or fewer of them, the next
+generation is got ready while the present one works, which then drains, is reaped, and makes place (`resize`). The group
+also asks each process for its status once a second: that is how it knows that they run, that one is frozen, that they
+do not get on, and how far they are.
 """
 
 import asyncio
 import contextlib
-import random
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from signalbox.clock import Clock
 from signalbox.config import SupervisionSettings
 from signalbox.errors import ConfigError, SignalboxError
-from signalbox.supervision import inspection
-from signalbox.supervision.process import ChildProcess
+from signalbox.supervision.generation import Ended, Generation, Launch
 from signalbox.supervision.restarts import RestartPolicy
 from signalbox.telemetry.logs import get_logger
 from signalbox.telemetry.metrics import RESTARTS
 
 _POLL_S = 1.0
-_POLL_STARTING_S = 0.1
-_POLL_LISTENING_S = 0.02
-#: A process that is busy may be slow to answer; this leaves it several chances before it counts as frozen.
-_ANSWER_S = 3.0
-_LOOPBACK = "127.0.0.1"
-#: Below the ports that Linux (32768) and macOS (49152) give to outgoing connections: one of those could take an address
-#: between the moment it is chosen and the moment its worker listens there.
-_PORTS = range(20_000, 32_768)
+_POLL_STARTING_S = 0.05
 
 log = get_logger(__name__)
 
@@ -44,37 +33,36 @@ class GroupState(StrEnum):
 
     STARTING = "starting"
     RUNNING = "running"
+    RESCALING = "rescaling"
     RESTARTING = "restarting"
     QUARANTINED = "quarantined"
     DRAINING = "draining"
+    PAUSED = "paused"
+    """It has no processes because none are wanted."""
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """How the processes of a group are started and asked."""
-
-    command: Callable[[int, Sequence[str]], Sequence[str]]
-    """Command line of the process with this index; the addresses of all, if there are several, else none."""
-    socket: Callable[[int], Path]
-    """Where the process with this index serves its inspection socket."""
-    is_running: Callable[[Any], bool]
-    """Whether an answer to `status` means that the process does its work."""
-    environment: dict[str, str] = field(default_factory=dict)
-    inherited: tuple[int, ...] = ()
+class RescaleFailed(SignalboxError):
+    """The number of processes could not be changed, and is as it was."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ended:
-    """Why a generation ended. `reason` is a label of bounded values, `detail` is for people."""
-
-    reason: str
-    detail: str
-    exit_code: int | None = None
+_STOP = Ended(reason="stop", detail="asked to stop")
+_HOLD = Ended(reason="hold", detail="held")
+_RESCALE = Ended(reason="rescale", detail="makes place for the next generation")
 
 
-_STOP = _Ended(reason="stop", detail="asked to stop")
-_HOLD = _Ended(reason="hold", detail="held")
+@dataclass(slots=True)
+class _Change:
+    """A change to another number of processes that waits for the present ones to make place, or to be confirmed."""
+
+    next: Generation
+    before: int
+    step: Callable[[str], None]
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def failed(self, detail: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(RescaleFailed(detail))
 
 
 class ProcessGroup:
@@ -89,34 +77,50 @@ class ProcessGroup:
         settings: SupervisionSettings,
         clock: Clock,
         on_exit: Callable[[int], None],
+        generation: int = 0,
+        between: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        """`on_exit` is called with the process id of every process that ended."""
+        """Args:
+        name: of the group; its processes are `<name>-<index>`.
+        launch: how a process is started and asked.
+        target: how many there are to be; 0 is none until `resize`.
+        settings: timeouts and restarts.
+        clock: for the times of restarts.
+        on_exit: called with the process id of every process that ended.
+        generation: the number of the last generation that there was.
+        between: called with the number of each generation before it begins, when the one before is gone.
+        """
         self.name = name
         self.target = target
         self.state = GroupState.STOPPED
-        self.generation = 0
+        self.generation = generation
         self.restarts = 0
-        self.answers: list[Any] = []
-        """What each process last said about itself; None before its first answer."""
         self._launch = launch
         self._settings = settings
         self._clock = clock
         self._on_exit = on_exit
+        self._between = between
         self._policy = RestartPolicy(settings, clock)
-        self._children: list[ChildProcess] = []
-        self._watches: set[asyncio.Task[Any]] = set()
-        self._outcome: asyncio.Future[_Ended] | None = None
-        self._stopping = asyncio.Event()
+        self._now: Generation | None = None
+        self._change: _Change | None = None
+        self._stopping = False
         self._was_running = asyncio.Event()
         self._may_run = asyncio.Event()
         self._may_run.set()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._nudged = asyncio.Event()
+        """Set when something is to be done at once: to stop, or to change the number of processes."""
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes that live, by index."""
-        return [child.pid for child in self._children if child.exit_code is None]
+        """Of the processes that live and have begun, by index."""
+        return self._now.pids if self._now else []
+
+    @property
+    def answers(self) -> list[Any]:
+        """What each process last said about itself; None before its first answer."""
+        return self._now.answers if self._now else []
 
     async def first_run(self) -> None:
         """Wait until all its processes have been running once."""
@@ -130,174 +134,209 @@ class ProcessGroup:
         """
         self.state = GroupState.STARTING
         try:
-            while not self._stopping.is_set():
-                ended = await self._run_generation()
-                if ended is _HOLD:
-                    RESTARTS.labels(process=self.name, reason="held").inc()
-                elif ended is not _STOP:
-                    await self._recover(ended)
+            while not self._stopping:
+                if self.target or self._change:
+                    await self._after(await self._run_generation())
+                else:
+                    await self._rest()
                 await self._held()
         finally:
+            if self._change is not None:
+                self._change.failed("the group was stopped")
+                await self._change.next.reap(drain=False)
             self.state = GroupState.STOPPED
 
     def stop(self) -> None:
         """Ask `run` to drain the processes and return."""
-        self._stopping.set()
+        self._stopping = True
         self._may_run.set()
-        self._settle(_STOP)
+        self._end(_STOP)
 
     def kill(self) -> None:
         """Kill every process now; to be used after `stop`, when patience is over."""
-        for child in self._children:
-            if child.exit_code is None:
-                self._watch(asyncio.create_task(child.kill()))
+        if self._now is not None:
+            self._now.kill()
+        if self._change is not None:
+            self._change.next.kill()
 
     async def hold(self) -> None:
         """Kill the processes and keep them from being started again until `release`. No crash is counted."""
         self._may_run.clear()
-        self._settle(_HOLD)
+        self._end(_HOLD)
         await self._empty.wait()
 
     def release(self) -> None:
         """Let the processes be started again."""
         self._may_run.set()
 
+    async def resize(self, size: int, step: Callable[[str], None]) -> None:
+        """Have `size` processes from now on; returns when they work.
+
+        May be cancelled until the step `drain`, and then nothing has happened. One call at a time.
+
+        Args:
+            size: processes, 0 for none.
+            step: told of each step when it begins: warm, drain, reap, save, start, confirm, rollback.
+
+        Raises:
+            RescaleFailed: the processes of the new number did not come up, and the old number is started again.
+        """
+        step("warm")
+        upcoming = self._generation(size)
+        change = _Change(upcoming, self.target, step)
+        try:
+            await self._warm(upcoming)
+        except BaseException:
+            await asyncio.shield(upcoming.reap(drain=False))
+            raise
+        self._change, self.target = change, size
+        step("drain")
+        self.state = GroupState.RESCALING
+        self._end(_RESCALE)
+        await asyncio.shield(change.done)
+
+    async def _warm(self, upcoming: Generation) -> None:
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                await upcoming.prepare()
+        except TimeoutError:
+            msg = f"the processes were not ready in {self._settings.start_timeout_s:g} s"
+            raise RescaleFailed(msg) from None
+        if upcoming.outcome.done():
+            raise RescaleFailed(upcoming.outcome.result().detail)
+
+    def _generation(self, size: int) -> Generation:
+        return Generation(self.name, self._launch, size, settings=self._settings, on_exit=self._on_exit)
+
+    def _end(self, ended: Ended) -> None:
+        if self._now is not None:
+            self._now.settle(ended)
+        self._nudged.set()
+
+    async def _rest(self) -> None:
+        """Have no processes until some are wanted."""
+        self.state = GroupState.PAUSED
+        self._was_running.set()
+        self._nudged.clear()
+        if not self._stopping:
+            await self._nudged.wait()
+
     async def _held(self) -> None:
         if not self._may_run.is_set():
             self.state = GroupState.RESTARTING
             await self._may_run.wait()
 
-    async def _run_generation(self) -> _Ended:
+    async def _run_generation(self) -> Ended:
+        change = self._change
+        present = self._now = change.next if change else self._generation(self.target)
         self.generation += 1
-        self.restarts = self.generation - 1
-        self.answers = [None] * self.target
-        self._outcome = asyncio.get_running_loop().create_future()
+        self._nudged.clear()
         self._empty.clear()
-        work = asyncio.create_task(self._start_and_poll(self._outcome))
-        work.add_done_callback(self._work_ended)
+        work = asyncio.create_task(self._bring_up_and_watch(present, change))
+        work.add_done_callback(lambda _: present.settle(_STOP))
         try:
-            ended = await self._outcome
-            self.state = GroupState.DRAINING if ended is _STOP else GroupState.RESTARTING
-            return ended
+            await present.outcome
         finally:
             work.cancel()
             await asyncio.wait({work})
-            await self._reap(drain=self.state is GroupState.DRAINING)
+            ended = _HOLD if present.outcome.cancelled() else present.outcome.result()
+            if ended is not _RESCALE:
+                self.state = GroupState.DRAINING if ended is _STOP else GroupState.RESTARTING
+            await present.reap(drain=ended in (_STOP, _RESCALE))
+            self._now = None
             self._empty.set()
+        if not work.cancelled() and (error := work.exception()):
+            raise error
+        return ended
 
-    def _work_ended(self, work: "asyncio.Task[None]") -> None:
-        if not work.cancelled() and (error := work.exception()) and self._outcome and not self._outcome.done():
-            self._outcome.set_exception(error)
+    async def _after(self, ended: Ended) -> None:
+        """Decide what follows the end of a generation."""
+        change = self._change
+        if ended is _RESCALE:
+            assert change is not None, "a change is why the generation was asked to make place"
+            change.step("reap")
+            if not self.target:
+                self._settled(change)
+        elif ended is _HOLD or (ended is not _STOP and change is not None and change.next.outcome.done()):
+            self.restarts += 1
+            RESTARTS.labels(process=self.name, reason="held" if ended is _HOLD else "rollback").inc()
+            if change is not None:
+                await self._roll_back(change, ended)
+        elif ended is not _STOP:
+            await self._recover(ended)
 
-    def _settle(self, ended: _Ended) -> None:
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(ended)
+    def _settled(self, change: _Change) -> None:
+        self._change = None
+        if not change.done.done():
+            change.done.set_result(None)
 
-    async def _start_and_poll(self, outcome: "asyncio.Future[_Ended]") -> None:
-        addresses = free_addresses(self.target) if self.target > 1 else []
-        for index in range(self.target):
-            child = await ChildProcess.start(
-                f"{self.name}-{index}",
-                self._launch.command(index, addresses),
-                environment=self._launch.environment,
-                inherited=self._launch.inherited,
-            )
-            self._children.append(child)
-            self._watch(asyncio.create_task(self._observe(child, outcome)))
-            # A process dials those before it and sleeps a second when refused; the last one is dialled by nobody.
-            if index < self.target - 1:
-                await _until_listening(child, int(addresses[index].rpartition(":")[2]))
-        await self._poll()
+    async def _roll_back(self, change: _Change, ended: Ended) -> None:
+        """Go back to the number of processes before: those of the new one did not come up."""
+        log.warning("rescale failed", group=self.name, why=ended.detail, target=change.before)
+        change.step("rollback")
+        self.target, self._change = change.before, None
+        await change.next.reap(drain=False)
+        change.failed(ended.detail)
 
-    def _watch(self, task: "asyncio.Task[Any]") -> None:
-        self._watches.add(task)
-        task.add_done_callback(self._watches.discard)
-
-    async def _observe(self, child: ChildProcess, outcome: "asyncio.Future[_Ended]") -> None:
-        code = await child.wait()
-        reason = "killed" if code < 0 else "exit"
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-        if not outcome.done():
-            detail = f"{child.name} (process {child.pid}) {how}"
-            outcome.set_result(_Ended(reason=reason, detail=detail, exit_code=code))
-
-    async def _reap(self, *, drain: bool) -> None:
-        """End all processes and wait for each, so that none lives when this returns."""
-        timeout_s = self._settings.drain_timeout_s
-        ends = [child.stop(timeout_s=timeout_s) if drain else child.kill() for child in self._children]
-        await asyncio.gather(*ends)
-        for child in self._children:
-            self._on_exit(child.pid)
-        self._children = []
-
-    async def _poll(self) -> None:
+    async def _bring_up_and_watch(self, present: Generation, change: _Change | None) -> None:
         began = self._clock.monotonic()
-        heard = [began] * self.target
-        while True:
-            for index, answer in enumerate(await asyncio.gather(*map(self._ask, range(self.target)))):
-                if answer is not None:
-                    self.answers[index] = answer
-                    heard[index] = self._clock.monotonic()
-            self._judge(began, heard)
-            await asyncio.sleep(_POLL_S if self.state is GroupState.RUNNING else _POLL_STARTING_S)
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                await self._bring_up(present, change)
+        except TimeoutError:
+            detail = f"not running {self._clock.monotonic() - began:.0f} s after its start"
+            present.settle(Ended(reason="start_timeout", detail=detail))
+            return
+        if present.outcome.done():
+            return
+        self.state = GroupState.RUNNING
+        self._was_running.set()
+        log.info("running", group=self.name, generation=self.generation, pids=present.pids)
+        if change is not None:
+            self._settled(change)
+        await self._watch(present)
 
-    def _judge(self, began: float, heard: Sequence[float]) -> None:
-        now = self._clock.monotonic()
-        if self.state is GroupState.RUNNING:
+    async def _bring_up(self, present: Generation, change: _Change | None) -> None:
+        await present.prepare()
+        if change is not None:
+            change.step("save")
+        if self._between is not None:
+            await self._between(self.generation)
+        if change is not None:
+            change.step("start")
+        await present.begin()
+        if change is not None:
+            change.step("confirm")
+        while not present.outcome.done():
+            await present.ask()
+            if present.is_running() and (change is None or present.has_settled()):
+                return
+            await asyncio.sleep(_POLL_STARTING_S)
+
+    async def _watch(self, present: Generation) -> None:
+        heard = [self._clock.monotonic()] * present.size
+        while True:
+            await asyncio.sleep(_POLL_S)
+            answered = await present.ask()
+            now = self._clock.monotonic()
+            heard = [now if told else before for told, before in zip(answered, heard, strict=True)]
             silent = now - min(heard)
             if silent > self._settings.frozen_s:
                 who = f"{self.name}-{heard.index(min(heard))}"
-                self._settle(_Ended(reason="frozen", detail=f"{who} has not answered for {silent:.0f} s"))
-        elif all(answer is not None and self._launch.is_running(answer) for answer in self.answers):
-            self.state = GroupState.RUNNING
-            self._was_running.set()
-            log.info("running", group=self.name, generation=self.generation, pids=self.pids)
-        elif now - began > self._settings.start_timeout_s:
-            detail = f"not running {self._settings.start_timeout_s:g} s after its start"
-            self._settle(_Ended(reason="start_timeout", detail=detail))
+                present.settle(Ended(reason="frozen", detail=f"{who} has not answered for {silent:.0f} s"))
+            elif (stuck_s := present.stuck_s()) > self._settings.stuck_s:
+                present.settle(Ended(reason="stuck", detail=f"it has not got on with its work for {stuck_s:.0f} s"))
 
-    async def _ask(self, index: int) -> Any:
-        try:
-            return await asyncio.to_thread(inspection.ask, self._launch.socket(index), "status", timeout_s=_ANSWER_S)
-        except SignalboxError:
-            return None
-
-    async def _recover(self, ended: _Ended) -> None:
+    async def _recover(self, ended: Ended) -> None:
         if ended.exit_code == ConfigError.exit_code and not self._was_running.is_set():
             msg = f"{ended.detail}: it refuses its settings or the app"
             raise ConfigError(msg, hint="the process said why on stderr and in its log, above")
+        self.restarts += 1
         RESTARTS.labels(process=self.name, reason=ended.reason).inc()
         decision = self._policy.crashed()
         self.state = GroupState.QUARANTINED if decision.quarantined else GroupState.RESTARTING
         log.warning("restarting", group=self.name, why=ended.detail, state=str(self.state), after_s=decision.after_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(decision.after_s):
-                await self._stopping.wait()
+                await self._nudged.wait()
         self.state = GroupState.RESTARTING
-
-
-def free_addresses(count: int) -> list[str]:
-    """So many distinct `127.0.0.1:PORT` that nobody listens on."""
-    found: list[str] = []
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((_LOOPBACK, port))
-            found.append(f"{_LOOPBACK}:{port}")
-        if len(found) == count:
-            return found
-    msg = f"there are no {count} free ports between {_PORTS.start} and {_PORTS.stop} on {_LOOPBACK}"
-    raise SignalboxError(msg, hint="end what occupies them")
-
-
-async def _until_listening(child: ChildProcess, port: int) -> None:
-    """Wait until the child listens, or has ended. Looks from outside: to connect would break the engine's handshake."""
-    while child.exit_code is None and not await asyncio.to_thread(_listens, child.pid, port):  # noqa: ASYNC110 - no event
-        await asyncio.sleep(_POLL_LISTENING_S)
-
-
-def _listens(pid: int, port: int) -> bool:
-    try:
-        connections = psutil.Process(pid).net_connections(kind="tcp")
-    except psutil.Error:
-        return False
-    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)

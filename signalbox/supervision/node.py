@@ -27,18 +27,27 @@ from signalbox.dashboard.server import HttpServer, allowed_hosts
 from signalbox.errors import Conflict, UsageError
 from signalbox.supervision import discovery, inspection, lock
 from signalbox.supervision.broker import TOPICS, OuterBroker, OwnBroker
-from signalbox.supervision.group import Launch, ProcessGroup
+from signalbox.supervision.commands import CommandFeed
+from signalbox.supervision.generation import Launch, Place
+from signalbox.supervision.group import ProcessGroup
+from signalbox.supervision.notices import Notices
+from signalbox.supervision.outbox import Outbox
 from signalbox.supervision.registry import Heartbeat, RegistryFeed
-from signalbox.supervision.view import NodeView
+from signalbox.supervision.scaler import Scaler
+from signalbox.supervision.targets import TargetsFile
+from signalbox.supervision.view import NodeView, has_settled, stuck_s
 from signalbox.telemetry import logs
 from signalbox.telemetry.exposition import DIRECTORY_VARIABLE, Exposition
 from signalbox.telemetry.metrics import BUILD_INFO
 
-#: How the children are started. A flow's name, `--index` and `--addresses` are added to `worker`.
+#: How the children are started. A flow's name, `--index`, `--addresses` and `--standby` are added to `worker`.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "worker": (sys.executable, "-m", "flows.worker"),
     "sensors": (sys.executable, "-m", "signalbox.sensors"),
 }
+
+#: How long the end waits for the broker to take what is left to tell about scaling.
+_LAST_NOTICES_S = 3.0
 
 log = logs.get_logger(__name__)
 
@@ -78,6 +87,7 @@ class Node:
         self._forced = False
         self._groups: list[ProcessGroup] = []
         self._registry: tuple[RegistryFeed, Heartbeat] | None = None
+        self._obeying: tuple[Scaler, CommandFeed, Outbox] | None = None
         self._vital: set[asyncio.Task[None]] = set()
 
     def run(self, on_ready: Callable[[str], None]) -> None:
@@ -140,10 +150,15 @@ class Node:
         await stack.enter_async_context(self._registered(view))
         environment = self._environment()
         stack.callback((self._run_dir / "settings.json").unlink, missing_ok=True)  # it holds secrets
+        view.scaler = await stack.enter_async_context(self._scaling())
         for name in self._flow_names:
-            view.flows[name] = self._worker_group(name, environment, held.fd, exposition)
+            view.flows[name] = self._worker_group(name, environment, held.fd, exposition, view.scaler)
         view.sensors = self._sensor_group(environment, held.fd, exposition)
         await stack.enter_async_context(self._kept(list(view.flows.values())))
+        for group in view.flows.values():
+            keeping = asyncio.create_task(view.scaler.keep(group))
+            self._vital.add(keeping)
+            stack.callback(keeping.cancel)
         await stack.enter_async_context(self._kept([view.sensors]))
         stack.callback(setattr, view, "phase", "stopping")
         watch = broker.watch(lost=self._broker_lost, back=self._broker_back)
@@ -177,6 +192,7 @@ class Node:
             if recovery.exists():
                 log.info("removing the snapshots of an earlier run: its broker kept its topics in memory only")
                 shutil.rmtree(recovery)
+            (self._data_dir / "control.json").unlink(missing_ok=True)
             claim.write_text("embedded")
             return
         cluster = plugins.admin(settings.kafka).cluster_id()
@@ -202,28 +218,59 @@ class Node:
             DIRECTORY_VARIABLE: str((self._run_dir / "metrics").resolve()),
         }
 
-    def _worker_group(self, name: str, environment: dict[str, str], fd: int, exposition: Exposition) -> ProcessGroup:
-        def command(index: int, addresses: Sequence[str]) -> Sequence[str]:
-            together = ("--addresses", ",".join(addresses)) if addresses else ()
-            return (*self._commands["worker"], name, "--index", str(index), *together)
+    @contextlib.asynccontextmanager
+    async def _scaling(self) -> AsyncIterator[Scaler]:
+        """Obey commands about scaling, from the moment that this is entered."""
+        outbox = Outbox(self._settings)
+        targets = TargetsFile(self._data_dir / "control.json")
+        scaler = Scaler(self._settings, targets, Notices(self._settings, outbox))
+        feed = CommandFeed(self._settings, scaler.obey)
+        self._obeying = scaler, feed, outbox
+        await feed.release(targets.now.since_s, targets.now.read)
+        try:
+            yield scaler
+        finally:
+            await feed.hold()
+            await asyncio.to_thread(outbox.close, _LAST_NOTICES_S)
+
+    def _worker_group(
+        self, name: str, environment: dict[str, str], fd: int, exposition: Exposition, scaler: Scaler
+    ) -> ProcessGroup:
+        def command(place: Place) -> Sequence[str]:
+            together = ("--addresses", ",".join(place.addresses)) if place.addresses else ()
+            standby = ("--standby", str(place.standby)) if place.standby is not None else ()
+            return (*self._commands["worker"], name, "--index", str(place.index), *together, *standby)
 
         launch = Launch(
             command=command,
             socket=lambda index: inspection.socket_path(self._data_dir, f"{name}-{index}"),
             is_running=lambda answer: answer.get("state") == "running",
+            has_settled=has_settled,
+            stuck_s=stuck_s,
+            stands_by=True,
             environment=environment,
             inherited=(fd,),
         )
-        target = getattr(self._settings.flows, name).workers
-        if target > self._settings.kafka.partitions:
+        flow = scaler.target(name, getattr(self._settings.flows, name).workers)
+        if flow.workers > self._settings.kafka.partitions:
             log.warning(
-                "more workers than partitions", flow=name, workers=target, partitions=self._settings.kafka.partitions
+                "more workers than partitions",
+                flow=name,
+                workers=flow.workers,
+                partitions=self._settings.kafka.partitions,
             )
-        return self._group(name, launch, target, exposition)
+        return self._group(
+            name,
+            launch,
+            0 if flow.paused else flow.workers,
+            exposition,
+            generation=flow.generation,
+            between=lambda generation: scaler.began(name, generation),
+        )
 
     def _sensor_group(self, environment: dict[str, str], fd: int, exposition: Exposition) -> ProcessGroup:
         launch = Launch(
-            command=lambda _index, _addresses: self._commands["sensors"],
+            command=lambda _place: self._commands["sensors"],
             socket=lambda _index: inspection.socket_path(self._data_dir, "sensors"),
             is_running=lambda _answer: True,
             environment=environment,
@@ -231,7 +278,7 @@ class Node:
         )
         return self._group("sensors", launch, 1, exposition)
 
-    def _group(self, name: str, launch: Launch, target: int, exposition: Exposition) -> ProcessGroup:
+    def _group(self, name: str, launch: Launch, target: int, exposition: Exposition, **more: Any) -> ProcessGroup:
         group = ProcessGroup(
             name,
             launch,
@@ -239,6 +286,7 @@ class Node:
             settings=self._settings.supervision,
             clock=self._clock,
             on_exit=exposition.retire,
+            **more,
         )
         self._groups.append(group)
         return group
@@ -295,11 +343,20 @@ class Node:
     async def _broker_lost(self) -> None:
         if self._settings.kafka.broker == "embedded":
             log.warning("the embedded broker lost its topics: flows and sensors start afresh")
+            if self._obeying is not None:
+                _, feed, outbox = self._obeying
+                outbox.hold()
+                await feed.hold()
             await asyncio.gather(*(part.hold() for part in (*self._groups, *(self._registry or ()))))
 
     async def _broker_back(self) -> None:
         await asyncio.to_thread(self._claim_recovery, self._settings)
         await asyncio.to_thread(_ensure_topics, self._settings)
+        if self._obeying is not None and self._settings.kafka.broker == "embedded":
+            scaler, feed, outbox = self._obeying
+            scaler.forget_commands()
+            outbox.release()
+            await feed.release(None, {})
         for part in (*self._groups, *(self._registry or ())):
             part.release()
 

@@ -16,10 +16,12 @@ from signalbox.config import Settings
 from signalbox.errors import NotFound, Unreachable
 from signalbox.registry.query import Query
 from signalbox.registry.view import Row
+from signalbox.scaling.policy import Policy
 from signalbox.supervision import inspection
 from signalbox.supervision.broker import OuterBroker, OwnBroker
 from signalbox.supervision.group import GroupState, ProcessGroup
 from signalbox.supervision.registry import RegistryFeed
+from signalbox.supervision.scaler import Scaler
 from signalbox.telemetry import metrics
 from signalbox.telemetry.exposition import Exposition
 
@@ -28,6 +30,8 @@ _STUCK_EPOCHS = 5
 _STUCK_LEAST_S = 10.0
 #: Nodes that have a metric of their own; the rest, those with the fewest agents, share one.
 _METRIC_NODES = 100
+#: A change of the number of workers takes a moment, and to have none may be wanted.
+_AT_WORK = (GroupState.RUNNING, GroupState.RESCALING, GroupState.PAUSED)
 _NO_REGISTRY = {"agents": 0, "nodes": 0, "age_s": None}
 
 
@@ -41,6 +45,7 @@ class NodeView:
     flows: dict[str, ProcessGroup] = field(default_factory=dict)
     sensors: ProcessGroup | None = None
     registry: RegistryFeed | None = None
+    scaler: Scaler | None = None
     phase: str = "starting"
     """`starting`, `running` or `stopping`."""
 
@@ -57,12 +62,23 @@ class NodeView:
             "sensors": (self.sensors.answers[0] or {}) if self.sensors and self.sensors.answers else {},
             "agents": {"total": agents_total(answers)},
             "registry": self.registry.view.summary() if self.registry else _NO_REGISTRY,
+            "scaling": {"autoscaling": self.scaler.autoscaling if self.scaler else None},
             "actions": actions(answers),
             "processes": {"sensors": _process(self.sensors)} if self.sensors else {},
         }
 
     def ready(self) -> bool:
-        return self.phase == "running" and all(group.state is GroupState.RUNNING for group in self.flows.values())
+        return self.phase == "running" and all(group.state in _AT_WORK for group in self.flows.values())
+
+    def scaling(self) -> dict[str, Any]:
+        """See `signalbox.dashboard.api.View`."""
+        status = self.status()
+        return {
+            **status["scaling"],
+            "flows": {name: {**flow, **self._bounds(name)} for name, flow in status["flows"].items()},
+            "pools": status["pools"],
+            "changes": list(self.scaler.changes) if self.scaler else [],
+        }
 
     def problems(self) -> list[str]:
         return list(self._problems())
@@ -167,7 +183,12 @@ class NodeView:
             "pids": group.pids,
             "lag_records": lag_records(group.answers),
             "restarts": group.restarts,
+            "changing": bool(self.scaler and self.scaler.changing(name)),
         }
+
+    def _bounds(self, name: str) -> dict[str, int]:
+        policy = self.settings.scaling.flows.get(name) or Policy()
+        return {"min": 0 if policy.scale_to_zero else policy.min, "max": policy.max}
 
     def _problems(self) -> Iterator[str]:
         if self.phase != "running":
@@ -176,7 +197,7 @@ class NodeView:
             yield self.broker.problem
         groups = [*self.flows.values(), *([self.sensors] if self.sensors else [])]
         for group in groups:
-            if group.state is not GroupState.RUNNING:
+            if group.state not in _AT_WORK:
                 yield f"{group.name} is {group.state}: {len(group.pids)} of {group.target} processes live"
         for name, group in self.flows.items():
             limit_s = max(_STUCK_LEAST_S, _STUCK_EPOCHS * getattr(self.settings.flows, name).epoch_ms / 1000)
@@ -232,6 +253,20 @@ def actions(answers: Iterable[Any]) -> dict[str, Any]:
 def epoch_age_s(answers: Iterable[Any]) -> float:
     """Seconds since the worker that is furthest behind closed an epoch; 0 when none says."""
     return max((float((answer or {}).get("epoch_age_s") or 0.0) for answer in answers), default=0.0)
+
+
+def stuck_s(answers: Iterable[Any]) -> float:
+    """Seconds since a worker closed an epoch; 0 while the broker is what they wait for, or when none says."""
+    told = [answer for answer in answers if answer]
+    return 0.0 if any(answer.get("waits_for_broker") for answer in told) else epoch_age_s(told)
+
+
+def has_settled(answers: Iterable[Any]) -> bool:
+    """Whether every input partition is read by a worker, and each worker that reads has closed an epoch."""
+    told = list(answers)
+    reading = [answer for answer in told if answer.get("positions")]
+    read = sum(len(answer["positions"]) for answer in reading)
+    return all(read >= answer.get("inputs", 0) for answer in told) and all(answer["epochs"] for answer in reading)
 
 
 def _process(group: ProcessGroup) -> Mapping[str, Any]:

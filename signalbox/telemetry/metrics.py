@@ -164,6 +164,19 @@ FLOW_WORKERS_TARGET = Gauge(
 FLOW_GENERATION = Gauge(
     "signalbox_flow_generation", "How often the flow's workers were started.", ["flow"], registry=SUPERVISOR
 )
+RESCALE_PAUSE = Histogram(
+    "signalbox_scaler_rescale_seconds",
+    "How long a change of the number of workers paused a flow.",
+    ["flow"],
+    buckets=_SLOW,
+    registry=SUPERVISOR,
+)
+RESCALES = Counter(
+    "signalbox_scaler_rescales",
+    "Changes of the number of workers; result is completed, failed or superseded.",
+    ["flow", "result"],
+    registry=SUPERVISOR,
+)
 FLOW_LAG = Gauge(
     "signalbox_flow_lag_records", "Records a flow is behind, over all partitions.", ["flow"], registry=SUPERVISOR
 )

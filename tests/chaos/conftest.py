@@ -1,7 +1,7 @@
 """A broker of these tests' own, nodes to strike, and what a failed run leaves behind for whoever has to explain it."""
 
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,9 @@ def make_node(
 ) -> Callable[..., MortalNode]:
     """Start a node on the broker, and wait until it is ready."""
 
-    def make(*, workers: int = 1, settings: Mapping[str, str] | None = None) -> MortalNode:
+    def make(**more: Any) -> MortalNode:
         broker.start()  # an earlier test may have failed while it was away
-        node = MortalNode(
-            tmp_path / f"node-{len(nodes)}", broker.bootstrap, topic_prefix, workers=workers, settings=settings or {}
-        )
+        node = MortalNode(tmp_path / f"node-{len(nodes)}", broker.bootstrap, topic_prefix, **more)
         nodes.append(node)
         node.up()
         node.ready()

@@ -146,8 +146,8 @@ def test_workers_of_a_cluster_find_those_before_them_listening(tmp_path: Path, n
     node.ready()
     dials = [event["event"] for event in node.events() if event["event"].startswith("dial")]
     assert dials == ["dial ok"] * 3
-    starts = [event["name"] for event in node.events() if event["event"] == "start" and event["name"] != "sensors"]
-    assert starts == ["agents-0", "agents-1", "agents-2"]
+    begins = [event["name"] for event in node.events() if event["event"] == "begin" and event["name"] != "sensors"]
+    assert begins == ["agents-0", "agents-1", "agents-2"]
 
 
 def test_a_killed_worker_takes_its_generation_along_and_all_come_back(tmp_path: Path, nodes: list[_Node]) -> None:
@@ -178,7 +178,8 @@ def test_a_crash_loop_ends_in_quarantine_and_is_tried_again(tmp_path: Path, node
     assert health.status_code == 503
     assert "agents is quarantined: 0 of 1 processes live" in health.json()["reasons"]
     assert node.get("/readyz").status_code == 503
-    assert len([event for event in node.events() if event["name"] == "agents-0"]) == 3
+    starts = [event for event in node.events() if event["name"] == "agents-0" and event["event"] == "start"]
+    assert len(starts) == 3
     (tmp_path / "crash-agents-0").unlink()
     node.running(generation=4)
 

@@ -4,6 +4,7 @@ Nothing here judges what came out of it: `chaos_check` does. `chaos_load` gives 
 process that this module started, or a child of it, by process id and start time.
 """
 
+import os
 import random
 import subprocess
 import sys
@@ -106,7 +107,11 @@ class MortalNode:
     bootstrap: str
     prefix: str
     workers: int = 1
+    flows: str = "agents"
     settings: Mapping[str, str] = field(default_factory=dict)
+    module: str = "signalbox.cli"
+    """What is run; a stand-in for the command takes the same words."""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -122,13 +127,19 @@ class MortalNode:
         """Start it, without waiting for it."""
         settings = {**_SETTINGS, "kafka.topic_prefix": self.prefix, **self.settings}
         command = [
-            sys.executable, "-m", "signalbox.cli", "up", "--broker", self.bootstrap, "--data-dir", str(self.data_dir),
-            "--http", "127.0.0.1:0", "--workers", str(self.workers),
+            sys.executable, "-m", self.module, "up", "--broker", self.bootstrap, "--data-dir", str(self.data_dir),
+            "--http", "127.0.0.1:0", "--workers", str(self.workers), "--flows", self.flows,
             *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")),
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=_ROOT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def ready(self) -> None:
@@ -180,6 +191,11 @@ class MortalNode:
             self._children.update(psutil.Process(process.pid).children())
         process.kill()
         process.wait()
+
+    def ended(self) -> None:
+        """Wait until the supervisor has ended by itself."""
+        assert self._process is not None
+        self._process.wait(PATIENCE_S)
 
     def drain(self) -> None:
         """SIGTERM, once it is ready; it has to end with exit code 0."""

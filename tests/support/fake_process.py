@@ -17,6 +17,7 @@ from pathlib import Path
 from signalbox.config import load_settings
 from signalbox.supervision import inspection
 from signalbox.supervision.parent import die_with_parent
+from signalbox.supervision.standby import wait_for_start
 
 
 def main() -> int:
@@ -37,6 +38,9 @@ def main() -> int:
     for misbehaviour, code in (("crash", 1), ("refuse", 3)):
         if (data_dir / f"{misbehaviour}-{name}").exists():
             return code
+    if "--standby" in words and not wait_for_start(int(words[words.index("--standby") + 1])):
+        return 0
+    note("begin")
     for lower in addresses[:index]:
         with socket.socket() as probe:
             host, port = lower.split(":")
@@ -47,7 +51,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: note("term") if (data_dir / f"hang-{name}").exists() else stop.set())
     status = {
         "state": "running", "flow": "agents", "index": index, "pid": os.getpid(), "agents": 10,
-        "positions": {f"signals-{index}": [40, 50]}, "epoch_age_s": 0.1,
+        "positions": {f"signals-{index}": [40, 50]}, "epoch_age_s": 0.1, "epochs": 1,
     } if words else {"clock": {"samples": 1}}  # fmt: skip
     agent = {"agent_id": f"a-{index}", "type": "task_agent", "status": "running", "processed": 1, "errors": 0}
     handlers = {

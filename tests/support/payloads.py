@@ -66,6 +66,48 @@ _DEAD = {
     "size_bytes": 0,
 }
 
+_DECISION = {
+    "decision_id": "d1",
+    "target": "flow/agents",
+    "decided_at": AT,
+    "current": 1,
+    "desired": 2,
+    "reason": "lag",
+    "message": "much waits",
+    "terms": {"lag": 12.5, "units": 1, "why": "x", "none": None},
+    "inputs": {"policy": {}, "memory": {}, "sample": {}},
+}
+_RESCALE = {
+    "rescale_id": "r1",
+    "target": "flow/agents",
+    "generation": 3,
+    "before": 1,
+    "desired": 2,
+    "step": "drain",
+    "workers": 1,
+}
+_SCALED = {"agent_id": "task_agent_6", "pool": "task_agent", "reason": "high_load", "total_agents": 6}
+_RESIZED = {"pool": "task_agent", "size": 6, "before": 5}
+_SCALE = {"target": "pool/task_agent", "desired": 6, "reason": "a fair"}
+_LOAD = {
+    "units": 1,
+    "arrivals": 10.5,
+    "processed": 9.5,
+    "lag": 100,
+    "busy": 0.5,
+    "service_s": 0.01,
+    "throttled": 0.5,
+    "memory": 0.2,
+    "partitions": 8,
+    "hottest": 0.25,
+    "hot_key": "order-1",
+    "stuck": 1,
+    "stuck_lag": 20,
+    "pauses": [0.2, 0.3],
+    "changing": True,
+    "unknown": "agents-1 does not answer",
+    "timestamp": AT,
+}
 _LEVEL = {"resource": "memory", "ratio": 1.2, "level": "critical"}
 
 #: By model name: the required fields alone, and all fields.
@@ -76,6 +118,23 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"levels": [], "alert_threshold": 0.9, "timestamp": AT},
         {"levels": [_LEVEL], "alert_threshold": 0.9, "timestamp": AT},
     ),
+    "LoadLevel": (
+        {"load": 0.93},
+        {"load": 0.93, "pool": "task_agent", "target": "flow/agents", "timestamp": AT},
+    ),
+    "QueueOverflow": ({}, {"pool": "task_agent", "queued": 700, "limit": 500, "timestamp": AT}),
+    "LoadMetrics": ({"units": 1}, _LOAD),
+    "ScalingDecision": (_DECISION, _DECISION),
+    "AgentScaled": (_SCALED, _SCALED | {"decision_id": "d1"}),
+    "PoolResized": (_RESIZED, _RESIZED | {"reason": "a fair", "decision_id": "d1"}),
+    "Rescale": (
+        _RESCALE,
+        _RESCALE
+        | {"reason": "lag", "decision_id": "d1", "error": "no", "duration_s": 0.5, "pause_s": 0.2, "note": "tight"},
+    ),
+    "Autoscaling": ({}, {"reason": "a release"}),
+    "ScaleCommand": (_SCALE, _SCALE | {"decision_id": "d1", "expected": 5}),
+    "FlowControl": ({"flow": "agents"}, {"flow": "agents", "reason": "a release"}),
     "ActionRequested": (
         _REQUESTED,
         _REQUESTED | {"params": {"value": 1}, "context": {"run": "r"}, "deadline": AT, "priority": 5, "name": "n"},

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.brokers.apache import ApacheKafka
 from connectors.kafka.admin import KafkaAdmin
-from flows.agents import consumer_group
+from flows.assembly import consumer_group
 from schemas.signal import Signal, new_signal
 from signalbox.agents.plan import Plan
 from signalbox.app import default_app
@@ -153,11 +153,11 @@ def test_a_drain_is_quick_and_shows_no_lag(make_system: MakeSystem, kafka: Broke
     worker.await_caught_up()
     assert worker.drain(timeout_s=5) == 0
     topics = [system.settings.topic(name) for name in ("signals", "control")]
-    lags = KafkaAdmin(system.settings.kafka).lag(consumer_group(system.settings), topics)
+    lags = KafkaAdmin(system.settings.kafka).lag(consumer_group(system.settings, "agents"), topics)
     assert {lag.records for lag in lags} == {0}
     assert len(lags) == 8
     system.send(tasks(300, 100))
-    lags = KafkaAdmin(system.settings.kafka).lag(consumer_group(system.settings), topics)
+    lags = KafkaAdmin(system.settings.kafka).lag(consumer_group(system.settings, "agents"), topics)
     assert sum(lag.records or 0 for lag in lags) == 100
     again = system.start()
     system.await_answers(task_ids(400))
@@ -280,7 +280,7 @@ def test_damaged_state_is_never_passed_over(make_system: MakeSystem) -> None:
     system.send(_additions(400))
     eventually(lambda: len(system.records("alerts")) >= 400, timeout_s=PATIENCE_S)
     assert worker.drain() == 0
-    segments = sorted((system.settings.node.data_dir / "recovery" / "segments").glob("*/*.seg"))
+    segments = sorted((system.settings.node.data_dir / "recovery" / "agents" / "segments").glob("*/*.seg"))
     damaged = next(path for path in segments if b"tally:" in path.read_bytes())
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

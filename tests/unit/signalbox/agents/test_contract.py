@@ -6,9 +6,8 @@ import pytest
 
 from schemas.signal import Signal
 from signalbox.agents import Agent, AgentState, Directive, Emit, minutes, on, seconds
-from signalbox.agents.contract import RouteSpec
+from signalbox.agents.contract import RouteSpec, as_directives
 from signalbox.agents.directives import CancelTimer, Reply, Schedule, Spawn, Stop
-from signalbox.agents.plan import as_directives
 from signalbox.errors import ConfigError
 
 

@@ -178,3 +178,36 @@ def test_no_pattern_skips_the_check() -> None:
     """The constructor checks as `parse` does."""
     with pytest.raises(InvalidPattern):
         Pattern("user..created")
+
+
+@given(patterns, patterns, types)
+@settings(max_examples=1000, deadline=None)
+@example("a.**", "a", "a")
+@example("**.a", "**.b.a", "b.a")
+@example("*.a", "**", "b.a")
+def test_a_pattern_that_covers_another_matches_its_types(wide: str, narrow: str, type: str) -> None:
+    """Whatever the covered pattern matches, the covering one matches too."""
+    if Pattern.parse(wide).covers(Pattern.parse(narrow)) and model_matches(narrow, type):
+        assert model_matches(wide, type)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ("system.load.*", "system.load.high", True),
+        ("system.load.*", "system.load.*", True),
+        ("system.load.*", "system.load.**", False),
+        ("system.**", "system.load.**", True),
+        ("system.**", "system", True),
+        ("**", "a.*.b.**", True),
+        ("a.**.c", "a.b.*.c", True),
+        ("a.**.c", "a.b.*", False),
+        ("a", "a.b", False),
+        ("a.b", "a", False),
+        ("*", "**", False),
+        ("**.c", "a.**", False),
+    ],
+)
+def test_covering_case_table(wide: str, narrow: str, expected: bool) -> None:
+    """A wildcard covers what stands for no more than it does itself."""
+    assert Pattern.parse(wide).covers(Pattern.parse(narrow)) is expected

@@ -99,5 +99,9 @@ def test_a_signal_says_which_sensor_where_when_and_about_what():
 
 
 def test_shipped_sensors_can_be_built_from_default_settings():
-    """The app without any configuration has the health and the usage sensor."""
-    assert [sensor.name for sensor in build_sensors(BUILTIN_SENSORS, settings())] == ["system_health", "resource_usage"]
+    """The app without any configuration has the health, the usage and the load sensor."""
+    assert [sensor.name for sensor in build_sensors(BUILTIN_SENSORS, settings())] == [
+        "system_health",
+        "resource_usage",
+        "load",
+    ]

@@ -1,6 +1,6 @@
 import socket
 
-from signalbox.supervision.group import free_addresses
+from signalbox.supervision.generation import free_addresses
 
 
 def test_free_addresses_are_distinct_and_can_be_listened_on() -> None:

@@ -1,0 +1,110 @@
+"""What the supervisor tells about scaling: notices on topics, and the facts that this node's own processes read.
+
+The facts lie in `<data_dir>/run/scaling.json`, replaced as a whole. They are there before a worker begins, and say what
+is wanted now; they are not needed to go on after a crash (`targets.py`).
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from schemas.dead_letter import DEAD_LETTER_TYPE, dead_letter_data
+from schemas.payloads.scaling import Autoscaling, Rescale
+from schemas.signal import Signal, new_signal
+from signalbox.config import Settings
+from signalbox.ids import derived_id
+from signalbox.supervision.commands import Command
+from signalbox.supervision.group import ProcessGroup
+from signalbox.supervision.outbox import Outbox
+from signalbox.supervision.targets import Targets
+from signalbox.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Notices:
+    """Tells about scaling; nothing here waits for the broker."""
+
+    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._path = settings.node.data_dir / "run" / "scaling.json"
+
+    def rescale(self, what: str, **values: Any) -> dict[str, Any]:
+        """Tell of a change as `scaling.rescale.<what>`; returns what was told."""
+        payload = Rescale(**values)
+        log.info("rescale", what=what, **payload.model_dump(exclude_none=True, exclude={"rescale_id"}))
+        self._send("scaling", f"scaling.rescale.{what}", payload, subject=payload.target)
+        return {
+            "type": f"scaling.rescale.{what}",
+            "at": datetime.now(UTC).isoformat(),
+            **payload.model_dump(mode="json"),
+        }
+
+    def autoscaling(self, *, on: bool, reason: str) -> None:
+        """Tell that the autoscaler's decisions are obeyed from now on, or not."""
+        self._send(
+            "scaling", "scaling.resumed" if on else "scaling.paused", Autoscaling(reason=reason), subject="flow/scaling"
+        )
+
+    def refuse(self, command: Command, reason: str, message: str) -> None:
+        """Set a command aside as a dead letter. The same record gives the same id."""
+        signal, record = command
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        letter: Signal[Any] = Signal(
+            id=derived_id(place, reason, 0),
+            source=f"signalbox/{self._settings.node.name}",
+            type=DEAD_LETTER_TYPE,
+            subject=signal.subject,
+            time=datetime.now(UTC),
+            causationid=signal.id,
+            data=dead_letter_data(
+                reason=reason,
+                message=message,
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                key=record.key,
+                value=record.value,
+                headers=record.headers,
+                limit_bytes=self._settings.limits.dead_letter_bytes,
+                timestamp=record.timestamp,
+                signal_id=signal.id,
+                signal_type=signal.type,
+            ),
+        )
+        log.warning("a command is refused", reason=reason, why=message, id=signal.id)
+        self._outbox.send("dead-letters", letter)
+
+    async def facts(self, targets: Targets, groups: Mapping[str, ProcessGroup]) -> None:
+        """Write down what is wanted and what there is, for the processes of this node."""
+        facts = {
+            "flows": {
+                name: {
+                    "workers": len(group.pids),
+                    "target": group.target,
+                    "generation": group.generation,
+                    "changing": targets.flows[name].change is not None,
+                    "pauses": targets.flows[name].pauses,
+                }
+                for name, group in groups.items()
+            },
+            "pools": {name: {"size": size} for name, size in targets.pools.items()},
+        }
+        await asyncio.to_thread(_replace, self._path, msgspec.json.encode(facts))
+
+    def _send(self, topic: str, type: str, data: Any, *, subject: str) -> None:
+        source = f"signalbox/{self._settings.node.name}"
+        self._outbox.send(topic, new_signal(type, data, source=source, subject=subject))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_suffix(".new")
+    scratch.write_bytes(content)
+    os.replace(scratch, path)

@@ -1,0 +1,98 @@
+"""How many workers and agents there are to be, on disk: what a supervisor that is killed goes on from.
+
+One small file, replaced as a whole and synced before anything is done, so that a change that was begun is finished by
+whoever comes next. Read commands are counted in the same file: each is obeyed once.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from signalbox.errors import ConfigError
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """A change of the number of workers."""
+
+    id: str
+    before: int
+    desired: int
+    reason: str = ""
+    decision_id: str | None = None
+
+
+class FlowTarget(msgspec.Struct, kw_only=True):
+    """What is wanted of a flow."""
+
+    workers: int
+    """Workers that there are to be."""
+    configured: int
+    """What the settings said when `workers` was decided: other settings at a later start win."""
+    generation: int = 0
+    """Number of the last generation that began."""
+    paused: bool = False
+    """Whether it is to have no workers for the time being."""
+    asked: Change | None = None
+    """What was asked for last."""
+    change: Change | None = None
+    """What has begun and is not confirmed."""
+    pauses: list[float] = []
+    """Seconds that the last changes paused the flow, the latest last."""
+
+
+class Targets(msgspec.Struct, kw_only=True):
+    """What is wanted of everything that can be scaled."""
+
+    flows: dict[str, FlowTarget] = {}
+    pools: dict[str, int] = {}
+    """Agents that a pool is to have; those not named have what the settings say."""
+    autoscaling: bool = True
+    """Whether decisions of the autoscaler are obeyed."""
+    read: dict[int, int] = {}
+    """Next offset of the commands to read, by partition of `control`."""
+    since_s: float | None = None
+    """Unix seconds of the last command that was read, or of the first start: earlier ones are not looked for."""
+
+
+class TargetsFile:
+    """The file of a data directory, and what it says."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file, if there is one.
+
+        Raises:
+            ConfigError: it is there and cannot be read.
+        """
+        self._path = path
+        try:
+            self.now = msgspec.json.decode(path.read_bytes(), type=Targets) if path.exists() else Targets()
+        except (OSError, msgspec.MsgspecError) as error:
+            msg = f"{path} cannot be read: {error}"
+            raise ConfigError(
+                msg, hint="remove it: the flows then begin with the workers that the settings say"
+            ) from error
+
+    def flow(self, name: str, configured: int) -> FlowTarget:
+        """What is wanted of a flow of which the settings want `configured` workers."""
+        known = self.now.flows.get(name)
+        if known is None:
+            known = self.now.flows[name] = FlowTarget(workers=configured, configured=configured)
+        elif known.configured != configured:
+            known.workers = known.configured = configured
+            known.change = None
+        return known
+
+    def save(self) -> None:
+        """Write it down, for good."""
+        scratch = self._path.with_suffix(".tmp")
+        with scratch.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self.now)))
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
