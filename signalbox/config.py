@@ -358,7 +358,7 @@ class Settings(BaseSettings):
         wanted = (self.flows.agents.delivery, self.flows.scaling.delivery)
         if self.kafka.broker == "embedded" and "exactly_once" in wanted:
             msg = "flows.*.delivery is exactly_once, but the embedded broker shows transactions that were taken back"
-            hint = "use Apache Kafka (--broker kafka or --broker HOST:PORT), or leave it at effectively_once"
+            hint = "use Apache Kafka (--broker kafka or HOST:PORT, or kafka.broker), or leave it at effectively_once"
             raise ConfigError(msg, hint=hint)
         return self
 
