@@ -18,6 +18,7 @@ from connectors.kafka.origins import origins
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
 from connectors.kafka.source import KafkaSource, part_name
+from connectors.recovery.store import RecoveryStore
 from connectors.segments import SegmentStore
 from flows.intake import Input, Intake, Pulse
 from flows.operators import GroupLogic, Inputs, Placed, Runtime
@@ -98,7 +99,7 @@ def assemble(
         plan=plan,
         topics=topic_router(settings.kafka.routes),
         placement=Placement(partitions),
-        store=SegmentStore(recovery / "segments"),
+        store=SegmentStore(recovery / "segments", RecoveryStore(recovery).suspect),
         clock=SystemClock(),
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
@@ -118,7 +119,7 @@ def assemble(
         full=executor.is_full,
         sizing=pools,
     )
-    sink = KafkaSink(settings.kafka, starts=ends)
+    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
     return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 

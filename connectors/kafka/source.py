@@ -27,6 +27,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.hot_keys import HotKeys
 from connectors.kafka.pace import Pace
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
@@ -173,6 +174,7 @@ class ConsumerHub:
         self._settings = settings
         self._group = group
         self._pace = Pace(poll_records)
+        self.hot_keys = HotKeys()
         self._consumer: Consumer | None = None
         self._new: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
@@ -221,6 +223,7 @@ class ConsumerHub:
             self._poll(now)
         waiting = part.waiting
         if waiting:
+            self.hot_keys.look(part.name, waiting, now)
             part.waiting = waiting[pace.records :]
             waiting = waiting[: pace.records] if part.waiting else waiting
             self._buffered -= len(waiting)
@@ -299,15 +302,33 @@ class ConsumerHub:
         """Raise for what stops the flow; log what the client mends by itself."""
         place = f"{message.topic()}/{message.partition()}"
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            msg = f"the broker no longer has the offset where {place} would go on: {error.str()}"
-            hint = "to go on from the earliest record there is, and accept the gap, remove the recovery directory"
-            raise OffsetLost(msg, hint=hint)
+            raise self._offset_lost(message, error)
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
             msg = f"cannot read {place}: {error.str()}"
             raise ConfigError(msg, hint="was the topic deleted, or its access withdrawn?")
         if error.fatal():
             raise KafkaException(error)
         log.warning("consumer: %s: %s", place, error.str())
+
+    def _offset_lost(self, message: Message, error: KafkaError) -> OffsetLost:
+        """Say which records are gone, as far as the broker tells."""
+        place = TopicPartition(message.topic() or "", message.partition() or 0)
+        part = self._parts.get((place.topic, place.partition))
+        begin, gone = part.position if part else message.offset() or 0, error.str()
+        with contextlib.suppress(KafkaException):
+            assert self._consumer is not None, "it has brought the error"
+            low, high = self._consumer.get_watermark_offsets(place, timeout=_METADATA_TIMEOUT_S, cached=False)
+            held = f"it has {low} to {high - 1}" if low < high else "it has none"
+            if begin < low:
+                gone = f"{held}, so the {low - begin} records from {begin} to {low - 1} are lost to this flow"
+            else:
+                gone = f"{held}, so the topic was made anew or cut back"
+        msg = f"the broker no longer has the offset where {place.topic}/{place.partition} would go on, {begin}"
+        hint = (
+            "put back a newer copy of the recovery directory; or, to go on from the earliest record there is and accept"
+            " the gap, remove the recovery directory: docs/how-to/recover.md"
+        )
+        return OffsetLost(f"{msg}: {gone}", hint=hint)
 
     def _assigned(self) -> Consumer:
         consumer = self.connect()
@@ -367,6 +388,7 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
         self.position, self._sizes, self._repeated_until = state
         self.saved: int | None = None
         self.mirrored: int | None = None
+        self.name = part_name(topic, partition)
         self.waiting: list[Message] = []
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""

@@ -76,6 +76,12 @@ class System:
         reader = KafkaReader(self.settings.kafka)
         return list(reader.read([self.settings.topic(topic)], start="start", follow=False, timeout_s=PATIENCE_S))
 
+    def count(self, topic: str) -> int:
+        """How many records are on a topic now."""
+        name = self.settings.topic(topic)
+        partitions = KafkaAdmin(self.settings.kafka).topics()
+        return sum(sum(info.end_offsets.values()) for info in partitions if info.name == name)
+
     def signals(self, topic: str) -> list[Signal[Any]]:
         return [decode(record.value, record.headers) for record in self.records(topic)]
 
