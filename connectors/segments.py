@@ -9,12 +9,12 @@ system has written it out, like a Kafka log. Every piece is checked when it is r
 import os
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from signalbox.errors import SignalboxError
+from signalbox.errors import StateDamaged
 
 
 class Piece(msgspec.Struct, array_like=True, frozen=True):
@@ -26,15 +26,29 @@ class Piece(msgspec.Struct, array_like=True, frozen=True):
     crc: int
 
 
-class StateDamaged(SignalboxError):
-    """A piece of saved state is missing or not as it was written."""
+class GroupSnapshot(msgspec.Struct, array_like=True):
+    """What the engine keeps of a key group: the pieces that make up its state, oldest first."""
+
+    version: int
+    key: str
+    pieces: list[Piece]
+
+
+decode_snapshot = msgspec.msgpack.Decoder(GroupSnapshot).decode
 
 
 class SegmentStore:
-    """The segment files of one worker's groups, under one directory that all workers of a node share."""
+    """The segment files of one worker's groups, under one directory that all workers of a node share.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: of the files.
+        on_damage: told of damage before it is raised. When one of several workers fails, its peers' end may take it
+            down before its exception gets anywhere.
+    """
+
+    def __init__(self, directory: Path, on_damage: Callable[[str], None] = lambda _: None) -> None:
         self._directory = directory
+        self._on_damage = on_damage
         self._run = uuid.uuid4().hex[:12]
         self._files: dict[str, int] = {}
 
@@ -68,9 +82,9 @@ class SegmentStore:
                 file.seek(piece.offset)
                 payload = file.read(piece.length)
         except OSError as error:
-            raise _damaged(path, f"cannot be read: {error.strerror}") from error
+            raise self._damaged(path, f"cannot be read: {error.strerror}") from error
         if len(payload) != piece.length or zlib.crc32(payload) != piece.crc:
-            raise _damaged(path, f"is not as it was written at {piece.offset} for {piece.length} bytes")
+            raise self._damaged(path, f"is not as it was written at {piece.offset} for {piece.length} bytes")
         return payload
 
     def forget_others(self, group: str, keep: Iterable[Piece]) -> None:
@@ -80,6 +94,9 @@ class SegmentStore:
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
 
-
-def _damaged(path: Path, what: str) -> StateDamaged:
-    return StateDamaged(f"saved agent state {path} {what}", hint="restore the recovery directory from a copy")
+    def _damaged(self, path: Path, what: str) -> StateDamaged:
+        error = StateDamaged(
+            f"saved agent state {path} {what}", hint="the next start goes back to the newest sound copy"
+        )
+        self._on_damage(str(error))
+        return error

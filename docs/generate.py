@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from schemas.catalog import PAYLOADS
 from signalbox import errors
+from signalbox.agents import Skill
 from signalbox.agents.plan import topic_router
 from signalbox.app import default_app
 from signalbox.cli.main import EXIT_CODES
@@ -82,6 +83,7 @@ def settings_page() -> str:
     parts.append("`--profile`, else `SIGNALBOX_PROFILE`, else `dev`.\n")
     parts += [f"`{name}`:\n\n```toml\n{profile_file(name).read_text().strip()}\n```\n" for name in PROFILES]
     parts += ["## Settings of the shipped sensors\n", *_sensor_settings()]
+    parts += ["## Settings of the shipped skills\n", *_skill_settings()]
     return "\n".join(parts)
 
 
@@ -210,13 +212,31 @@ def _sensor_settings() -> Iterator[str]:
     for sensor in default_app.sensors:
         yield f"### sensors.{sensor.name}\n"
         yield f"{_summary(sensor)}\n"
-        texts = _attribute_docstrings(Sensor.Settings) | _attribute_docstrings(sensor.Settings)
-        types = _types(sensor.Settings)
-        rows = (
-            (f"`sensors.{sensor.name}.{name}`", types[name], _plain(field.default), texts.get(name, ""))
-            for name, field in sensor.Settings.model_fields.items()
+        yield _own_settings(f"sensors.{sensor.name}", sensor.Settings, Sensor.Settings)
+
+
+def _skill_settings() -> Iterator[str]:
+    for agent in (*default_app.agents, *default_app.agents_elsewhere):
+        for skill in agent.skills:
+            prefix = f"agents.{agent.name}.skills.{skill.name}"
+            yield f"### {prefix}\n"
+            yield f"{skill.description}\n"
+            yield _own_settings(prefix, skill.Settings, Skill.Settings)
+
+
+def _own_settings(prefix: str, settings: type[BaseModel], base: type[BaseModel]) -> str:
+    texts = _attribute_docstrings(base) | _attribute_docstrings(settings)
+    types = _types(settings)
+    rows = (
+        (
+            f"`{prefix}.{name}`",
+            types[name],
+            _plain(field.get_default(call_default_factory=True)),
+            texts.get(name, ""),
         )
-        yield _table(_SETTING_HEADS, rows)
+        for name, field in settings.model_fields.items()
+    )
+    return _table(_SETTING_HEADS, rows)
 
 
 def _payload_rows(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:

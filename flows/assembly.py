@@ -15,10 +15,12 @@ from bytewax.dataflow import Dataflow
 
 from connectors.kafka.journal import KafkaJournal
 from connectors.kafka.origins import origins
+from connectors.kafka.parts import part_name
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
-from connectors.kafka.source import KafkaSource, part_name
+from connectors.kafka.source import KafkaSource
 from connectors.kafka.transactions import Transactions
+from connectors.recovery.store import RecoveryStore
 from connectors.segments import SegmentStore
 from flows.intake import Input, Intake, Pulse
 from flows.operators import GroupLogic, Inputs, Placed, Runtime
@@ -27,6 +29,7 @@ from signalbox.actions.ledger import Ledger
 from signalbox.actions.services import Services
 from signalbox.actions.tally import Tally
 from signalbox.agents.plan import Plan, topic_router
+from signalbox.agents.pools import PoolSizes
 from signalbox.agents.stats import Stats
 from signalbox.clock import SystemClock
 from signalbox.config import EFFECTS_TOPIC, TOPICS, FlowSettings, Settings
@@ -41,6 +44,8 @@ class Flow:
     name: str
     dataflow: Dataflow
     runtime: Runtime
+    pools: PoolSizes
+    """The sizes that its pools are to have."""
     source: KafkaSource
     sink: KafkaSink
     executor: Executor
@@ -96,10 +101,13 @@ def assemble(
         plan=plan,
         topics=topic_router(settings.kafka.routes),
         placement=Placement(partitions),
-        store=SegmentStore(recovery / "segments"),
+        store=SegmentStore(recovery / "segments", RecoveryStore(recovery).suspect),
         clock=SystemClock(),
         stats=Stats(),
         inputs=frozenset(part_name(*place) for place in starts),
+    )
+    pools = PoolSizes(
+        plan.pools(), record=recovery / "pools.json", told=settings.node.data_dir / "run" / "scaling.json"
     )
     services = Services.of(settings, runtime.clock, workers=workers, index=index)
     executor = Executor(plan.actions, KafkaJournal(settings.kafka), services, Tally(plan.pool_of))
@@ -111,6 +119,7 @@ def assemble(
         drain=drain,
         watchers={EFFECTS_TOPIC: Ledger(executor)} if EFFECTS_TOPIC in inputs else {},
         full=executor.is_full,
+        sizing=pools,
     )
     transactions = Transactions(
         settings.kafka,
@@ -121,9 +130,9 @@ def assemble(
         epoch_ms=flow_settings(settings, name).epoch_ms,
         used=flow_settings(settings, name).delivery == "exactly_once",
     )
-    sink = KafkaSink(settings.kafka, starts=ends, transactions=transactions)
+    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
-    return Flow(name, dataflow, runtime, source, sink, executor, drain)
+    return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 
 
 def consumer_group(settings: Settings, name: str) -> str:

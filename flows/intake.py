@@ -5,7 +5,7 @@ remembered by `signalbox.agents.plan`; what is wrong with a record becomes a dea
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
-from connectors.kafka.source import CaughtUp, RecordBatch
+from connectors.kafka.source import CaughtUp, RecordBatch, Resized
 from schemas.catalog import is_shipped
 from schemas.signal import MalformedSignal, Signal, decode, decode_batch
 from signalbox.agents.admission import Refused, awaiting, commanded, homeless, unhandled
@@ -42,8 +42,8 @@ class Pulse(Enum):
     """Now and then: every output partition saves how far its topic has got."""
 
 
-Input = RecordBatch | CaughtUp | Pulse
-Parcel = tuple[Origin, list[Run]] | list[Outgoing] | CaughtUp | Pulse
+Input = RecordBatch | Resized | CaughtUp | Pulse
+Parcel = tuple[Origin, list[Run]] | list[Outgoing] | Resized | CaughtUp | Pulse
 """What a key group is given: deliveries, ready records that only pass through, or word of an input or of the flow."""
 Inboxes = defaultdict[str, list[Delivery]]
 """Deliveries to agents of one kind, by key group."""
@@ -82,7 +82,7 @@ class Intake:
             elif batch.topic == EFFECTS_TOPIC:
                 self._sort_effects(batch.messages, groups, refused)
             else:
-                self._sort(batch.messages, groups, refused)
+                self._sort(batch.messages, batch.sizes, groups, refused)
             origin = (self._prefix + batch.topic, batch.partition)
             out.extend((group, (group, (origin, runs))) for group, runs in groups.items())
             if refused and self.strict:
@@ -90,7 +90,7 @@ class Intake:
                 out.append((group, (group, refused)))
         return out
 
-    def _sort(self, messages: list[Message], groups: Runs, refused: list[Outgoing]) -> None:
+    def _sort(self, messages: list[Message], sizes: Mapping[str, int], groups: Runs, refused: list[Outgoing]) -> None:
         found: Found = defaultdict(_new_inboxes)
         chunks: list[Sequence[Message]] = [messages[at : at + _CHUNK] for at in range(0, len(messages), _CHUNK)]
         chunks.reverse()
@@ -100,20 +100,25 @@ class Intake:
             signals = self._read_together(chunk)
             if signals is None:
                 chunk, signals = self._read_each(chunk, refused)
-            self._address(chunk, signals, found, refused)
+            self._address(chunk, signals, sizes, found, refused)
         for kind_index, inboxes in found.items():
             for group, deliveries in inboxes.items():
                 groups[group].append((kind_index, deliveries))
 
     def _address(
-        self, messages: Sequence[Message], signals: Sequence[Signal[Any]], found: Found, refused: list[Outgoing]
+        self,
+        messages: Sequence[Message],
+        signals: Sequence[Signal[Any]],
+        sizes: Mapping[str, int],
+        found: Found,
+        refused: list[Outgoing],
     ) -> None:
         """Split signals by who handles them: those of one kind of agent keep their order, whatever their types."""
         targets, types = self._plan.targets, list(map(_TYPE, signals))
         lost: dict[int, tuple[Message, Signal[Any], Kind]] = {}
         if types and types.count(types[0]) == len(types) and (kinds := targets(types[0])):
             for kind in kinds:
-                _address_to(kind, messages, signals, found[kind.index], lost)
+                _address_to(kind, sizes.get(kind.name, 0), messages, signals, found[kind.index], lost)
         else:
             shares: dict[int, tuple[Kind, list[Message], list[Signal[Any]]]] = {}
             for type_, message, signal in zip(types, messages, signals, strict=True):
@@ -125,7 +130,7 @@ class Intake:
                     of_kind.append(message)
                     signals_of_kind.append(signal)
             for kind, of_kind, signals_of_kind in shares.values():
-                _address_to(kind, of_kind, signals_of_kind, found[kind.index], lost)
+                _address_to(kind, sizes.get(kind.name, 0), of_kind, signals_of_kind, found[kind.index], lost)
         for message, signal, kind in lost.values():
             refused.append(self._refuse(message, homeless(kind), signal))
 
@@ -217,8 +222,9 @@ def _new_inboxes() -> Inboxes:
     return defaultdict(list)
 
 
-def _address_to(
+def _address_to(  # noqa: PLR0917 - called in one place
     kind: Kind,
+    size: int,
     messages: Sequence[Message],
     signals: Sequence[Signal[Any]],
     inboxes: Inboxes,
@@ -232,7 +238,7 @@ def _address_to(
             inboxes[group].append((subject, signal, offset))  # type: ignore[index]  # none of them is None
         return
     for signal, message in zip(signals, messages, strict=True):
-        place = kind.place(signal.subject, signal.id)
+        place = kind.place(signal.subject, signal.id, size)
         if place is not None:
             inboxes[place[1]].append((place[0], signal, _OFFSET(message)))
         else:

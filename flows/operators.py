@@ -19,8 +19,8 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
-from connectors.kafka.source import CaughtUp, KafkaSource
-from connectors.segments import Piece, SegmentStore
+from connectors.kafka.source import CaughtUp, KafkaSource, Resized
+from connectors.segments import GroupSnapshot, Piece, SegmentStore, decode_snapshot
 from flows.intake import Input, Parcel, Pulse
 from signalbox.agents.group import AgentGroup
 from signalbox.agents.plan import Plan
@@ -61,6 +61,8 @@ class Runtime:
     stats: Stats
     inputs: frozenset[str] = frozenset()
     """The names of the partitions that are read."""
+    caught_up: threading.Event = field(default_factory=threading.Event)
+    """Set when every input of the flow has handed over what it held at the start, those of other workers too."""
     groups: dict[str, AgentGroup] = field(default_factory=dict)
     """The groups that live here, for looking in."""
 
@@ -71,17 +73,10 @@ class Runtime:
         return group
 
 
-class _Snapshot(msgspec.Struct, array_like=True):
-    version: int
-    key: str
-    pieces: list[Piece]
-
-
 Placed = tuple[str, list[Outgoing]]
 """An output partition and the records for it."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_snapshot = msgspec.msgpack.Decoder(_Snapshot).decode
 _decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 
@@ -96,7 +91,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         self._behind = set(runtime.inputs)
         """Inputs that have not handed over yet what they held at the start."""
         if resume_state is not None:
-            self._restore(_decode_snapshot(resume_state))
+            self._restore(decode_snapshot(resume_state))
 
     def on_batch(self, values: list[tuple[str, Parcel]]) -> tuple[list[Placed], bool]:
         passing: list[Outgoing] = []
@@ -115,6 +110,9 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
                 self._behind.discard(parcel.part)
                 if not self._behind:
                     group.caught_up()
+                    self._runtime.caught_up.set()
+            elif isinstance(parcel, Resized):
+                group.resized(parcel.part, parcel.sizes)
             elif parcel is Pulse.START:
                 group.start()
         return self._placed(passing), StatefulBatchLogic.RETAIN
@@ -148,7 +146,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         if self._snapshots_since_base == _KEEP_SNAPSHOTS:
             self._runtime.store.forget_others(group.key, self._pieces)
         stats.snapshot_s += time.perf_counter() - began
-        return _encode(_Snapshot(SNAPSHOT_VERSION, group.key, list(self._pieces)))
+        return _encode(GroupSnapshot(SNAPSHOT_VERSION, group.key, list(self._pieces)))
 
     def _save(self, group: AgentGroup, changes: list[Change]) -> int:
         store = self._runtime.store
@@ -166,7 +164,7 @@ class GroupLogic(StatefulBatchLogic[tuple[str, Parcel], Placed, bytes]):
         self._pieces.append(store.append(group.key, payload, fresh=fresh))
         return len(payload)
 
-    def _restore(self, saved: _Snapshot) -> None:
+    def _restore(self, saved: GroupSnapshot) -> None:
         if saved.version != SNAPSHOT_VERSION:
             msg = f"the snapshot of group {saved.key} has version {saved.version}; this reads {SNAPSHOT_VERSION}"
             raise ValueError(msg)

@@ -30,7 +30,11 @@ _OPENNESS = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
 
 
 def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> dict[str, Handler]:
-    """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`."""
+    """The questions that a worker answers; `state["now"]` is `starting`, `running` or `draining`.
+
+    `resize` is an order: from the next epoch on, pools are to have the sizes that it gives. `status` tells of each pool
+    whether that has happened, as `switched`.
+    """
     groups, plan = flow.runtime.groups, flow.runtime.plan
     listing = Listing(groups, plan)
 
@@ -49,12 +53,24 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "waits_for_broker": flow.sink.hub.waiting_since is not None,
             "actions_in_flight": flow.executor.in_flight,
             "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
-            "busy_s": round(flow.source.hub.busy_s, 3),
+            "busy_s": round(flow.source.hub.busy_s, 6),
+            "hot_keys": flow.source.hub.hot_keys.told(),
             "memory": round(flow.executor.services.resources.memory.ratio, 4),
             "throttled": flow.executor.throttled,
             "work": flow.executor.tally.told(),
-            "pools": {name: {"size": pool.size, "min": 1, "max": pool.max} for name, pool in plan.pools().items()},
+            "pools": pools(),
         }
+
+    def pools() -> dict[str, Any]:
+        wanted, switched = flow.pools.wanted(), flow.source.hub.switched
+        return {
+            name: {"size": wanted[name], "min": 1, "max": pool.max, "switched": switched(name, wanted[name])}
+            for name, pool in plan.pools().items()
+        }
+
+    def resize(params: dict[str, Any]) -> dict[str, Any]:
+        flow.pools.resize(dict(params.get("pools", {})))
+        return pools()
 
     def agent(params: dict[str, Any]) -> dict[str, Any]:
         instance = listing.find(str(params.get("id", "")))
@@ -66,7 +82,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
         state_now = msgspec.to_builtins(instance.committed())
         return {**summary(instance), "state": state_now, "timers": timers, "held": len(instance.held)}
 
-    return {"status": status, "agents": listing.agents, "agent": agent}
+    return {"status": status, "agents": listing.agents, "agent": agent, "resize": resize}
 
 
 class MetricsReporter(threading.Thread):

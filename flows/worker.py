@@ -7,7 +7,6 @@ process gets everything ready that needs no snapshot, and begins when its superv
 
 import argparse
 import contextlib
-import fcntl
 import gc
 import importlib
 import logging
@@ -15,19 +14,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import NoReturn
 
 import structlog
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main
 
+from connectors.recovery.store import RecoveryStore
 from flows.assembly import Flow
 from flows.reporting import MetricsReporter, handlers
 from signalbox.config import FlowsSettings, Settings, load_settings
-from signalbox.errors import SignalboxError
+from signalbox.errors import SignalboxError, StateDamaged
 from signalbox.supervision.inspection import serve, socket_path
 from signalbox.supervision.parent import die_with_parent
 from signalbox.supervision.standby import wait_for_start
@@ -74,19 +72,34 @@ def run(
         addresses: `HOST:PORT` of all processes by index, if there are several.
         standby: file descriptor on which the supervisor tells when to begin; None is at once.
     """
-    flow: Flow = importlib.import_module(f"flows.{name}").build(settings, workers=max(1, len(addresses)), index=index)
+    store = RecoveryStore(settings.node.data_dir / "recovery" / name)
+    flow = _built(settings, name, store, workers=max(1, len(addresses)), index=index)
     state = {"now": "starting"}
     _drain_on_signal(flow.drain, state)
     if standby is not None:
         flow.connect()
         if not wait_for_start(standby):
             return
-    _run(flow, settings, state, index=index, addresses=addresses)
+    _run(flow, settings, store, state, index=index, addresses=addresses)
 
 
-def _run(flow: Flow, settings: Settings, state: dict[str, str], *, index: int, addresses: list[str]) -> None:
+def _built(settings: Settings, name: str, store: RecoveryStore, *, workers: int, index: int) -> Flow:
+    module = importlib.import_module(f"flows.{name}")
+    try:
+        flow: Flow = module.build(settings, workers=workers, index=index)
+    except StateDamaged:
+        # Where the topics began cannot be read; what is put in its place now is read by the next start.
+        store.prepare()
+        raise
+    return flow
+
+
+def _run(
+    flow: Flow, settings: Settings, store: RecoveryStore, state: dict[str, str], *, index: int, addresses: list[str]
+) -> None:
     data_dir = settings.node.data_dir
-    recovery = _prepared(data_dir / "recovery" / flow.name)
+    using = contextlib.ExitStack()
+    recovery = _prepared(store, using)
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_S)
     reporter = MetricsReporter(flow, index=index, every_s=settings.telemetry.flush_s)
@@ -105,31 +118,29 @@ def _run(flow: Flow, settings: Settings, state: dict[str, str], *, index: int, a
             recovery_config=recovery,
         )
     finally:
+        using.close()
         flow.executor.stop(settings.actions.grace_s)
         reporter.stop()
         server.close()
     log.info("worker drained", flow=flow.name, index=index)
 
 
-def _prepared(directory: Path) -> RecoveryConfig:
-    """The engine's recovery store, made whole or not at all."""
-    engine = directory / "engine"
-    with _locked(directory):
+def _prepared(store: RecoveryStore, using: contextlib.ExitStack) -> RecoveryConfig:
+    """The engine's recovery store: as it was, or as a sound copy has it, or new; made whole or not at all.
+
+    Until `using` is closed nobody else replaces it.
+    """
+    engine = store.directory / "engine"
+    with store.prepared():
         if not engine.is_dir():
-            scratch = directory / "engine.new"
+            scratch = store.directory / "engine.new"
             scratch.mkdir(exist_ok=True)
             for leftover in scratch.iterdir():
                 leftover.unlink()
             init_db_dir(scratch, RECOVERY_PARTITIONS)
             scratch.rename(engine)
+        using.enter_context(store.in_use())
     return RecoveryConfig(str(engine), backup_interval=timedelta(0))
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with (directory / "engine.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _drain_on_signal(drain: threading.Event, state: dict[str, str]) -> None:

@@ -7,6 +7,7 @@
   + NotFound                        5   no such agent, topic, task, ...
   + ConditionNotMet                 6   a check or a wait ended in "no"
   + Conflict                        7   refused: somebody else holds it
+  + StateDamaged                    8   saved state is missing or not as it was written
   + DeadlineExceeded              124   it took longer than allowed
 
 A message says what is wrong, with which value; `hint` says what to do about it.
@@ -65,6 +66,12 @@ class Conflict(SignalboxError):
     """Refused, because somebody else holds what was asked for."""
 
     exit_code = 7
+
+
+class StateDamaged(SignalboxError):
+    """Saved state is missing or not as it was written; nothing goes on from half of it."""
+
+    exit_code = 8
 
 
 class DeadlineExceeded(SignalboxError):

@@ -9,7 +9,7 @@ from signalbox.errors import ConfigError, described
 if TYPE_CHECKING:
     from signalbox.app import App
     from signalbox.config import KafkaSettings
-    from signalbox.ports import Admin, LocalBroker, Publisher, Reader
+    from signalbox.ports import Admin, LocalBroker, Publisher, Reader, RecoveryKeeper
 
 
 def load(reference: str) -> Any:
@@ -70,3 +70,8 @@ def local_broker(kind: Literal["embedded", "kafka"], data_dir: Path) -> "LocalBr
     """A broker that this node runs itself; not yet started."""
     name = {"embedded": "embedded:EmbeddedBroker", "kafka": "apache:ApacheKafka"}[kind]
     return cast("LocalBroker", load(f"connectors.brokers.{name}")(data_dir))
+
+
+def recovery(directory: Path) -> "RecoveryKeeper":
+    """The keeper of a flow's recovery directory."""
+    return cast("RecoveryKeeper", load("connectors.recovery.store:RecoveryStore")(directory))

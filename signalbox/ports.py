@@ -6,6 +6,7 @@ Each protocol says what it promises and what it does not. Tests use the same pro
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from schemas.signal import Signal
@@ -122,6 +123,102 @@ class Admin(Protocol):
 
     def lag(self, group: str, topics: Sequence[str]) -> list[PartitionLag]:
         """How far the positions that `group` has mirrored lie behind the ends of the topics' partitions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """Something in a recovery directory is missing, or not as it was written."""
+
+    file: str
+    """Relative to the recovery directory."""
+    what: str
+    """How it shows."""
+    lost: str
+    """What cannot be known without it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCopy:
+    """A copy of a recovery directory, in its folder `copies`. `damages` is empty when it can be used."""
+
+    name: str
+    generation: int = 0
+    made_at: datetime | None = None
+    epoch: int = 0
+    size_bytes: int = 0
+    damages: tuple[Damage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a start had to do. Nothing, if `damages` is empty."""
+
+    damages: tuple[Damage, ...] = ()
+    used: str | None = None
+    """The copy that was put in place; `beginning` if all state is made again from Kafka."""
+    aside: str | None = None
+    """Where the damaged files are now, relative to the recovery directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryReport:
+    """What a recovery directory holds and how sound it is."""
+
+    directory: Path
+    running: bool
+    """Whether workers use it at the moment; what changes all the time is then not checked."""
+    damages: tuple[Damage, ...]
+    copies: tuple[KeptCopy, ...]
+    """Newest first."""
+    would_use: str | None = None
+    """What the next start goes back to, if something is damaged: a copy, `beginning`, or None if nothing is sound."""
+    executions: int = 0
+    workers: int = 0
+    """Of the last execution."""
+    epoch: int = 0
+    """Where the next execution resumes."""
+    groups: int = 0
+    engine_bytes: int = 0
+    state_bytes: int = 0
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    """Offset of the next record, by input partition."""
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    """Offset from which what was written is read back, by output partition."""
+    set_aside: tuple[str, ...] = ()
+    """Folders of damaged files that were replaced by a copy."""
+
+
+class RecoveryKeeper(Protocol):
+    """Keeps the recovery directory of one flow sound: copies while it is, and goes back to one when it is not."""
+
+    def prepare(self) -> Prepared:
+        """To be called before workers start, and by each of them before it reads anything there. Repeating is cheap.
+
+        Raises:
+            StateDamaged: it is damaged and no copy is sound; the hint says how to go on.
+            Conflict: it is damaged, and workers still use it.
+        """
+        ...
+
+    def seal(self) -> None:
+        """Note how everything is, after all workers have ended; the next `prepare` notices any change by it."""
+        ...
+
+    def keep_copy(self, generation: int) -> KeptCopy | None:
+        """Copy what a start would resume from, while workers run or not; None if there is nothing yet.
+
+        Raises:
+            StateDamaged: what would have to be copied is damaged already.
+        """
+        ...
+
+    def suspect(self, why: str) -> None:
+        """Have the next `prepare` check everything, because somebody met damage."""
+        ...
+
+    def report(self) -> RecoveryReport:
+        """Check everything, the copies too, and change nothing. It reads all saved state."""
         ...
 
 

@@ -18,6 +18,7 @@ from signalbox.agents.admission import Refused, commanded, homeless, unhandled
 from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.agents.group import CONTROL, OUTCOME, AgentGroup
 from signalbox.agents.plan import Place, Plan, topic_router
+from signalbox.agents.pools import PoolSizes
 from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import VirtualClock
@@ -30,6 +31,8 @@ from signalbox.routing import Pattern
 _MOST_SIGNALS = 10_000
 #: An action under test that takes longer is stuck.
 _ACTION_TIMEOUT_S = 60.0
+#: A harness stands for one partition of the input.
+_PART = "signals-0"
 _LISTENED = ("signals", "alerts", "scaling", "registry", "control")
 
 
@@ -68,13 +71,12 @@ class Harness:
         self.clock = VirtualClock()
         self.stats = Stats()
         self._plan = Plan(app, self.settings)
+        self._pools = PoolSizes(self._plan.pools())
         self._topics = topic_router(self.settings.kafka.routes)
         self._groups = {str(key): self._group(str(key)) for key in range(KEY_GROUPS)}
         self._sent = 0
         self._written: list[tuple[str, Signal[Any]]] = []
-        for group in self._groups.values():
-            group.start()
-        self._settle()
+        self._begin()
 
     def send(self, type: str, data: Any = None, *, subject: str | None = None, **attributes: Any) -> Signal[Any]:
         """Deliver a signal, and everything that it sets off at this instant; returns it as the agents got it."""
@@ -109,8 +111,7 @@ class Harness:
         for key, changes in saved.items():
             self._groups[key].restore(changes)
             self._groups[key].restored()
-            self._groups[key].start()
-        self._settle()
+        self._begin()
 
     def pause(self, agent_id: str) -> None:
         """Tell an agent to hold its signals back."""
@@ -123,6 +124,19 @@ class Harness:
     def stop(self, agent_id: str) -> None:
         """Tell an agent to end."""
         self._order("stop", agent_id)
+
+    def resize(self, pool: str, size: int) -> None:
+        """Give a pool another size, as at the end of an epoch.
+
+        Members beyond it get nothing new, and end when no action and no timer of their own is under way.
+
+        Raises:
+            NotFound: there is no such pool.
+            ConfigError: the pool cannot have this size.
+        """
+        self._pools.resize({pool: size})
+        self._tell_sizes()
+        self._settle()
 
     def emitted(self, pattern: str = "**", *, topic: str | None = None) -> list[Signal[Any]]:
         """What agents have written, oldest first: by pattern of the type, and by topic if given."""
@@ -154,6 +168,18 @@ class Harness:
             raise NotFound(msg, hint=f"there are: {', '.join(self.agents()) or 'none'}")
         return instance.committed()
 
+    def _begin(self) -> None:
+        for group in self._groups.values():
+            group.start()
+        self._tell_sizes()
+        for group in self._groups.values():
+            group.caught_up()
+        self._settle()
+
+    def _tell_sizes(self) -> None:
+        for group in self._groups.values():
+            group.resized(_PART, self._pools.wanted())
+
     def _group(self, key: str) -> AgentGroup:
         return AgentGroup(key, self._plan, self._topics, settings=self.settings, clock=self.clock, stats=self.stats)
 
@@ -172,7 +198,7 @@ class Harness:
         if not kinds and (refusal := unhandled(signal)) is not None:
             self._refuse(topic, signal, refusal)
         for kind in kinds:
-            place = kind.place(signal.subject, signal.id)
+            place = kind.place(signal.subject, signal.id, self._pools.wanted().get(kind.name, 0))
             if place is not None:
                 self._deliver_to(topic, place, kind.index, signal)
             else:

@@ -1,11 +1,11 @@
 """Where a data directory began: the offset of every topic partition when this system first saw it.
 
 Until a partition has its first snapshot, this is where its input starts and where its output is read back from, so a
-crash before that snapshot neither skips nor doubles anything. Recorded once per partition and never changed.
+crash before that snapshot neither skips nor doubles anything. Recorded once per partition and never changed, and kept
+twice, so that one damaged file costs nothing.
 """
 
 import fcntl
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,20 +15,13 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]  # re-exported without saying so
 
 from connectors.kafka.client import CALL_TIMEOUT_S, client_config, translating
-from connectors.kafka.source import part_name
+from connectors.kafka.parts import part_name
+from connectors.recovery.beginnings import ORIGINS, Origins, read_origins, write_origins
 from signalbox.config import KafkaSettings
-from signalbox.errors import Conflict, NotFound
+from signalbox.errors import Conflict, NotFound, StateDamaged
 
 Places = dict[tuple[str, int], int]
 """Topic without prefix and partition -> offset."""
-
-
-class Origins(msgspec.Struct):
-    """The file's content: the cluster it is about, and offsets by partition name."""
-
-    cluster_id: str
-    inputs: dict[str, int] = {}
-    outputs: dict[str, int] = {}
 
 
 def origins(
@@ -40,9 +33,9 @@ def origins(
         Conflict: the directory belongs to another Kafka cluster.
         NotFound: a topic does not exist.
         Unreachable: no broker answers.
+        StateDamaged: neither the file nor its twin can be read.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "origins.json"
     with (
         closing(Consumer(client_config(settings, **{"group.id": "signalbox.origins"}))) as consumer,
         (directory / "origins.lock").open("w") as lock,
@@ -51,13 +44,13 @@ def origins(
         with translating(settings, "list the topics"):
             cluster = consumer.list_topics(timeout=CALL_TIMEOUT_S)
         partitions = _partitions(settings, cluster, {*inputs, *outputs})
-        known = _known(path, settings, cluster)
+        known = _known(directory, settings, cluster)
         before = msgspec.json.encode(known)
         reading_from_end = settings.start == "latest"
         starts = _record(consumer, settings, known.inputs, inputs, partitions, from_end=reading_from_end)
         ends = _record(consumer, settings, known.outputs, outputs, partitions, from_end=True)
-        if msgspec.json.encode(known) != before or not path.exists():
-            _write(path, known)
+        if msgspec.json.encode(known) != before or not (directory / ORIGINS).exists():
+            write_origins(directory, known)
     return starts, ends
 
 
@@ -70,13 +63,16 @@ def _partitions(settings: KafkaSettings, cluster: ClusterMetadata, topics: set[s
     return {topic: there[settings.topic_prefix + topic] for topic in topics}
 
 
-def _known(path: Path, settings: KafkaSettings, cluster: ClusterMetadata) -> Origins:
+def _known(directory: Path, settings: KafkaSettings, cluster: ClusterMetadata) -> Origins:
     cluster_id = cluster.cluster_id or ""
-    if not path.exists():
+    known = read_origins(directory)
+    if known is None:
+        if (directory / "segments").exists() or (directory / "copies").exists():
+            msg = f"{directory / ORIGINS} is missing, and its twin too, though there is saved state"
+            raise StateDamaged(msg, hint="the next start goes back to the newest sound copy")
         return Origins(cluster_id)
-    known = msgspec.json.decode(path.read_bytes(), type=Origins)
     if known.cluster_id != cluster_id:
-        msg = f"{path.parent} belongs to Kafka cluster {known.cluster_id}; {settings.bootstrap} is cluster {cluster_id}"
+        msg = f"{directory} belongs to Kafka cluster {known.cluster_id}; {settings.bootstrap} is cluster {cluster_id}"
         raise Conflict(msg, hint="give the broker that it was made with, or another --data-dir")
     return known
 
@@ -101,12 +97,3 @@ def _record(
                 known[name] = high if from_end else low
             places[topic, partition] = known[name]
     return places
-
-
-def _write(path: Path, known: Origins) -> None:
-    scratch = path.with_suffix(".tmp")
-    with scratch.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(known)))
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)

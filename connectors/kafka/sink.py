@@ -4,7 +4,11 @@
 the engine repeats the work since its last snapshot. Then the partition reads back what was written behind the saved
 position, and leaves out each repeated record whose id it finds there. Ids repeat because they derive from their cause
 (`signalbox.ids`). Until the repetition is over the position stays in front of what has not come again, so that a second
-crash meanwhile doubles nothing either. Records that others write to the same topics are read over and never suppressed.
+crash meanwhile doubles nothing either; that may take minutes when the snapshot was an older copy. Records that others
+write to the same topics are read over and never suppressed.
+
+What was read back is kept in memory until it has come again, or the process ends: about 300 bytes for each record that
+was written since the saved position.
 
 With transactions (`connectors.kafka.transactions`) a snapshot also commits. Nothing else changes: the engine saves its
 own state after the commit, so an epoch can be committed and still be repeated, and reading back is what makes it one.
@@ -14,7 +18,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -23,7 +27,7 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from connectors.kafka.client import IN_FLIGHT, client_config, is_passing
 from connectors.kafka.offsets import end_offsets
-from connectors.kafka.source import part_name, split_part
+from connectors.kafka.parts import part_name, split_part
 from connectors.kafka.transactions import Transactions
 from signalbox.config import KafkaSettings
 from signalbox.errors import Unreachable
@@ -35,8 +39,8 @@ log = logging.getLogger(__name__)
 PULSE: list[Outgoing] = []
 _READ_BACK_TIMEOUT_S = 60.0
 _FLUSH_LOG_EVERY_S = 5.0
-#: So long after a start the position waits for what was read back to come again. Repeating the work of an epoch or two
-#: takes a second or two; what has not come by then is somebody else's, or depended on the time.
+#: When all input is repeated, the position still waits so long for what was read back to come again. What agents keep
+#: back and actions take some time to bring about comes later than the input; the rest is somebody else's.
 _REPEATED_WITHIN_S = 30.0
 #: A pulse reaches every partition at once; one look serves them all.
 _LOOK_EVERY_S = 1.0
@@ -49,6 +53,7 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
         settings: the broker and the topic prefix.
         starts: topic without prefix and partition -> its end when this system first saw it. A partition that was
             never snapshotted is read back from there.
+        caught_up: whether every input of the flow has handed over what it held when the flow started.
         transactions: those of this worker process.
     """
 
@@ -57,11 +62,12 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
         settings: KafkaSettings,
         *,
         starts: Mapping[tuple[str, int], int],
+        caught_up: Callable[[], bool] = lambda: True,
         transactions: Transactions | None = None,
     ) -> None:
         self._starts = starts
         self._index = {name: i for i, name in enumerate(sorted(part_name(*place) for place in starts))}
-        self.hub = ProducerHub(settings, starts, transactions)
+        self.hub = ProducerHub(settings, starts, caught_up, transactions)
 
     def list_parts(self) -> list[str]:
         # No worker of a cluster builds a partition before all of them were asked this, so none reads back too early.
@@ -81,9 +87,15 @@ class ProducerHub:
     """One producer, and one reader-back, for all partitions of a worker."""
 
     def __init__(
-        self, settings: KafkaSettings, starts: Mapping[tuple[str, int], int], transactions: Transactions | None
+        self,
+        settings: KafkaSettings,
+        starts: Mapping[tuple[str, int], int],
+        caught_up: Callable[[], bool],
+        transactions: Transactions | None,
     ) -> None:
         self._starts = starts
+        self._caught_up = caught_up
+        self._caught_up_at: float | None = None
         self._succession = transactions
         self._transactions = transactions if transactions is not None and transactions.used else None
         self.prefix = settings.topic_prefix
@@ -96,8 +108,6 @@ class ProducerHub:
         self._looked_at = 0.0
         self._ends: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
         self._admin: AdminClient | None = None
-        self.repeated_by = 0.0
-        """Until when what was read back is waited for, on the monotonic clock."""
         self.failure: KafkaError | None = None
         self.waiting_since: float | None = None
         """Since when the broker has not acknowledged what was written, while that is waited for; monotonic."""
@@ -145,7 +155,12 @@ class ProducerHub:
                 behind[place] = part
         if behind:
             _read_back(self._settings, behind, self._ends_at_start)
-        self.repeated_by = time.monotonic() + _REPEATED_WITHIN_S
+
+    def has_repeated(self) -> bool:
+        """Whether what was read back and has not come again is not to be waited for any longer."""
+        if self._caught_up_at is None and self._caught_up():
+            self._caught_up_at = time.monotonic()
+        return self._caught_up_at is not None and time.monotonic() - self._caught_up_at > _REPEATED_WITHIN_S
 
     def flush(self) -> None:
         """Wait until the broker has everything.
@@ -274,7 +289,7 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
 
     def snapshot(self) -> int:
         self._hub.settle()
-        if self._awaited and time.monotonic() > self._hub.repeated_by:
+        if self._awaited and self._hub.has_repeated():
             self._awaited.clear()
         return min(self.end, next(iter(self._awaited), self.end))
 

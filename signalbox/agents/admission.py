@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.catalog import is_shipped, payload_model
-from schemas.control import AgentControl, AgentSpawn
+from schemas.control import AgentControl, AgentSpawn, FlowControl, ScaleCommand
 from schemas.payloads.actions import ActionCompleted, ActionFailed
 from schemas.signal import Signal
 from signalbox.agents.plan import Kind, Plan
@@ -62,10 +62,10 @@ def awaiting(signal: Signal[Any]) -> str | None:
 
 
 def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
-    """The agent that a signal on `control` is for; None if it is for somebody else.
+    """The agent that a signal on `control` is for; None if it is for the supervisor, and valid.
 
     Raises:
-        Refused: it is no command, or not a valid one.
+        Refused: it is no command, or not a valid one, or for a flow or a pool that there is not.
     """
     try:
         match signal.type:
@@ -75,7 +75,11 @@ def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
                 return kind.agent_id(spawn.subject) if kind else spawn.agent_type
             case "control.agent.pause" | "control.agent.resume" | "control.agent.stop":
                 return AgentControl.model_validate(signal.data).agent_id
-            case "control.scale" | "control.pause" | "control.resume" | "control.drain":
+            case "control.scale":
+                _check_scale(plan, ScaleCommand.model_validate(signal.data))
+                return None
+            case "control.pause" | "control.resume" | "control.drain":
+                _check_flow(plan, FlowControl.model_validate(signal.data).flow)
                 return None
     except ValidationError as error:
         raise _invalid(error) from None
@@ -84,6 +88,27 @@ def commanded(plan: Plan, signal: Signal[Any]) -> str | None:
         raise Refused(msg, reason="unknown_type")
     msg = f"{signal.type[:200]!r} is no command, and the topic control carries commands only"
     raise Refused(msg, reason="misplaced")
+
+
+def _check_scale(plan: Plan, command: ScaleCommand) -> None:
+    """Check what the command's form does not say: that there is its target, and that it can have this size."""
+    sort, _, name = command.target.partition("/")
+    if sort == "flow":
+        _check_flow(plan, name)
+        return
+    pools = plan.pools()
+    if (pool := pools.get(name)) is None:
+        msg = f"there is no pool {name!r}; there are: {', '.join(sorted(pools)) or 'none'}"
+        raise Refused(msg, reason="unknown_target")
+    if not 1 <= command.desired <= pool.max:
+        msg = f"data.desired: {command.target} can have 1 to {pool.max} members, not {command.desired}"
+        raise Refused(msg, reason="invalid_payload")
+
+
+def _check_flow(plan: Plan, name: str) -> None:
+    if name not in plan.flows:
+        msg = f"there is no flow {name!r}; there are: {', '.join(sorted(plan.flows))}"
+        raise Refused(msg, reason="unknown_target")
 
 
 def _invalid(error: ValidationError) -> Refused:

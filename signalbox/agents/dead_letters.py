@@ -19,6 +19,15 @@ class Where(NamedTuple):
     partition: int
     offset: int
 
+    @classmethod
+    def of(cls, origin: tuple[str, int], offset: int) -> "Where":
+        """The place at this offset of a topic's partition; of what no broker delivered, nowhere."""
+        return NOWHERE if offset < 0 else cls(*origin, offset)
+
+
+#: Where signals that no broker delivered come from: timers and starts.
+NOWHERE = Where("", -1, -1)
+
 
 def dead_letter(
     reason: str,

@@ -9,28 +9,26 @@ encoded, is that state committed and do its directives take effect; otherwise th
 
 import contextlib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-
-from msgspec.structs import replace
-from pydantic import ValidationError
 
 from schemas.payloads.agents import AgentError
 from schemas.payloads.base import ErrorInfo
 from schemas.signal import Signal, decode, encode
 from signalbox.agents.contract import Context, Directives, Keyed, as_directives
-from signalbox.agents.dead_letters import Where, dead_letter
+from signalbox.agents.dead_letters import NOWHERE, Where, dead_letter
 from signalbox.agents.directives import Emit
 from signalbox.agents.effects import Cause, Effects
+from signalbox.agents.payloads import InvalidPayload, typed
 from signalbox.agents.plan import Handler, Kind, Plan
+from signalbox.agents.pools import Declared
 from signalbox.agents.population import Population, StateUnreadable
 from signalbox.agents.records import NONE_HELD, Held, Instance
 from signalbox.agents.stats import Stats
 from signalbox.clock import Clock
 from signalbox.config import Settings
 from signalbox.errors import described
-from signalbox.ids import key_group
 from signalbox.ports import Outgoing
 from signalbox.routing import ConditionError, Router
 
@@ -45,8 +43,6 @@ Run = tuple[int, list[Delivery]]
 """Index of the kind (or CONTROL, or OUTCOME), and deliveries to agents of that kind, in order."""
 Origin = tuple[str, int]
 """Topic and partition that deliveries came from."""
-#: Where signals that no broker delivered come from: timers and starts.
-NOWHERE = Where("", -1, -1)
 _FROM_TIMER: tuple[Origin, int] = (("", -1), -1)
 
 
@@ -63,6 +59,8 @@ class AgentGroup(Population):
         self._out: list[Outgoing] = []
         self._ready: list[dict[str, Instance]] = [{} for _ in plan.kinds]
         """Of each kind, by name, the instances that take a signal as they are: loaded, and not paused."""
+        self._declared = Declared(plan, key)
+        self._started = False
         self._caught_up = False
         self._now_ms = clock.now_ms()
         self._context = Context(
@@ -79,14 +77,29 @@ class AgentGroup(Population):
     # What the engine calls.
 
     def start(self) -> None:
-        """Bring this group's declared singletons and pool members into being, and end those no longer declared."""
+        """Bring this group's singletons and the members of pools into being; call `started` of those that are there."""
         self._tick()
-        for kind in self._plan.kinds:
-            declared = kind.declared()
-            for agent_id in (one for one in declared if str(key_group(one)) == self.key):
+        self._started = True
+        self._declared.found(self._agents)
+        for agent_id, kind in [one for one in self._declared if one[0] in self._agents]:
+            self._start_one(agent_id, kind)
+        self._fit_pools()
+
+    def resized(self, part: str, sizes: Mapping[str, int]) -> None:
+        """From here on an input partition spreads its signals over so many members of each pool.
+
+        New members come into being. One that no partition counts on any more ends when no action and no timer of its
+        own is under way.
+        """
+        self._tick()
+        if self._declared.resized(part, sizes) and self._started:
+            self._fit_pools()
+
+    def _fit_pools(self) -> None:
+        for agent_id, kind in self._declared.needed():
+            if agent_id not in self._agents:
                 self._start_one(agent_id, kind)
-            if declared:
-                self._end_undeclared(kind, set(declared))
+        self._retire()
 
     def _start_one(self, agent_id: str, kind: Kind) -> None:
         cause = Cause(f"start|{agent_id}|{self._now_ms}", f"start-{self._now_ms}")
@@ -108,9 +121,10 @@ class AgentGroup(Population):
                 continue
             for agent_id, signal, offset in deliveries:
                 if kind_index == CONTROL:
-                    self._control(agent_id, signal, _where(origin, offset))
+                    self._control(agent_id, signal, Where.of(origin, offset))
                 else:
                     self._outcome(agent_id, signal, origin, offset)
+        self._retire()
 
     def _deliver_run(self, origin: Origin, kind: Kind, deliveries: list[Delivery]) -> None:
         find, encode_state, now_ms = self._ready[kind.index].get, kind.encode_state, self._now_ms
@@ -122,7 +136,7 @@ class AgentGroup(Population):
         while deliveries:
             # Taken off the list, a signal is freed while it still is in the processor's cache.
             name, signal, offset = deliveries.pop()
-            instance = find(name) or self._willing(name, kind, signal, _where(origin, offset))
+            instance = find(name) or self._willing(name, kind, signal, Where.of(origin, offset))
             if instance is None:
                 continue
             if signal.type != latest:
@@ -143,7 +157,7 @@ class AgentGroup(Population):
                 effects = None if result is None else self._wanted(instance, Cause.of(signal), quick.name, result)
                 instance.saved = encode_state(state)
             except BaseException as error:  # noqa: BLE001 - as there
-                self._failed(instance, quick.name, signal, _where(origin, offset), error)
+                self._failed(instance, quick.name, signal, Where.of(origin, offset), error)
                 continue
             if effects is not None:
                 self._commit(instance, effects)
@@ -169,6 +183,7 @@ class AgentGroup(Population):
                 instance.queued_ms = 0
                 self._agents[agent_id] = instance
                 self._wake(instance)
+        self._retire()
 
     def keeps_output(self) -> bool:
         """Whether output waits for `release`."""
@@ -215,11 +230,24 @@ class AgentGroup(Population):
             self._dead_letter(signal, where, "state_unreadable", str(error), agent_id)
             return None
 
-    def _end_undeclared(self, kind: Kind, declared: set[str]) -> None:
-        prefix = f"{kind.name}_"
-        for agent_id in [one for one in self._agents if one.startswith(prefix) and one not in declared]:
-            if agent_id.removeprefix(prefix).isdigit() and (instance := self._readable(agent_id)) is not None:
-                self._end(instance, Cause(f"undeclared|{agent_id}|{self._now_ms}", f"start-{self._now_ms}"))
+    def _retire(self) -> None:
+        """End the members of pools that no partition counts on, as far as nothing of theirs is under way.
+
+        When is not repeated after a crash. So they end by the rules of a timer: not before the repetition is over, and
+        what they say is kept back until a snapshot holds that they have ended.
+        """
+        if not self._caught_up:
+            return
+        for agent_id in sorted(one for one in self._declared.surplus if one in self._agents):
+            if (instance := self._readable(agent_id)) is None:
+                continue
+            self._agents[agent_id] = instance
+            if instance.paused:  # what it holds comes before what goes to others by now
+                self._deferral.fired(agent_id)
+                self._resume(instance)
+            if not (instance.pending or instance.timers or instance.ended):
+                self._deferral.fired(agent_id)
+                self._end(instance, Cause(f"retired|{agent_id}|{self._now_ms}", f"retired-{self._now_ms}"))
 
     def _end(self, instance: Instance, cause: Cause) -> None:
         """Stop an agent: its state and its timers are gone, and signals that it held back become dead letters."""
@@ -253,17 +281,16 @@ class AgentGroup(Population):
         try:
             result = handler.call(instance.state, signal) if handler.plain else self._call(instance, handler, signal)
             effects = None if result is None else self._wanted(instance, Cause.of(signal), handler.name, result)
-            kind = instance.kind
-            state = instance.state
+            kind, state = instance.kind, instance.state
             saved = kind.encode_state(state)
             if kind.reread:
                 state = kind.decode_state(saved)
-        except _InvalidPayload as error:
+        except InvalidPayload as error:
             self._stats.failed[handler.agent, "payload"] += 1
-            self._dead_letter(signal, _where(origin, offset), "invalid_payload", str(error), instance.agent_id)
+            self._dead_letter(signal, Where.of(origin, offset), "invalid_payload", str(error), instance.agent_id)
             return
         except BaseException as error:  # noqa: BLE001 - a user's handler may raise anything; the worker goes on
-            self._failed(instance, handler.name, signal, _where(origin, offset), error)
+            self._failed(instance, handler.name, signal, Where.of(origin, offset), error)
             return
         instance.saved, instance.state = saved, state
         if effects is not None:
@@ -277,7 +304,7 @@ class AgentGroup(Population):
         except ConditionError:
             self._stats.condition_errors[handler.agent] += 1
             return None
-        given = signal if handler.model is None else _typed(signal, handler)
+        given = signal if handler.model is None else typed(signal, handler.model)
         if handler.wants_context:
             return handler.call(instance.state, given, self._about(instance, signal.id))
         return handler.call(instance.state, given)
@@ -423,11 +450,17 @@ class AgentGroup(Population):
             instance.paused = True
             self._ready[kind.index].pop(instance.subject, None)
         elif verb == "resume":
-            instance.paused = False
-            held, instance.held = instance.held, NONE_HELD
-            self._remember_due(instance)
-            for one in held:
-                self._deliver_run((one.topic, one.partition), kind, [(instance.subject, decode(one.value), one.offset)])
+            self._resume(instance)
+
+    def _resume(self, instance: Instance) -> None:
+        """Let a paused agent go on, with what it held first."""
+        instance.paused = False
+        held, instance.held = instance.held, NONE_HELD
+        self._touch(instance)
+        self._remember_due(instance)
+        for one in held:
+            run = [(instance.subject, decode(one.value), one.offset)]
+            self._deliver_run((one.topic, one.partition), instance.kind, run)
 
     def _outcome(self, agent_id: str, signal: Signal[Any], origin: Origin, offset: int) -> None:
         """Give an action's outcome to the agent that waits for it. An outcome that is read again is awaited no more."""
@@ -435,7 +468,7 @@ class AgentGroup(Population):
         instruction = signal.data["instruction_id"]
         instance = None
         if kind is not None and agent_id in self._agents:
-            instance = self._instance_or_none(agent_id, kind, signal, _where(origin, offset))
+            instance = self._instance_or_none(agent_id, kind, signal, Where.of(origin, offset))
         if instance is not None and instance.takes_outcome(instruction):
             self._deliver_run(origin, instance.kind, [(instance.subject, signal, offset)])
         elif not self._caught_up:
@@ -447,6 +480,7 @@ class AgentGroup(Population):
         self._caught_up = True
         self._early_changed = self._early_changed or bool(self._early)
         self._early.clear()
+        self._retire()
 
     def _settle_early(self, instance: Instance, requested: Iterable[str]) -> None:
         """Deliver the outcomes of actions that were asked for again after their outcomes had been read again."""
@@ -462,23 +496,3 @@ class AgentGroup(Population):
             return
         self._touch(instance)
         instance.hold(Held(encode(signal), *where))
-
-
-class _InvalidPayload(ValueError):
-    """The data of a signal does not fit the model that a handler asks for."""
-
-
-def _typed(signal: Signal[Any], handler: Handler) -> Signal[Any]:
-    assert handler.model is not None
-    try:
-        return replace(signal, data=handler.model.model_validate(signal.data))
-    except ValidationError as error:
-        problems = (
-            f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}"
-            for item in error.errors(include_url=False, include_input=False)
-        )
-        raise _InvalidPayload("; ".join(problems)) from None
-
-
-def _where(origin: Origin, offset: int) -> Where:
-    return NOWHERE if offset < 0 else Where(*origin, offset)

@@ -73,8 +73,13 @@ class Kind:
         self.state_type = state_type(agent, self.skills)
         self.groups: dict[str | None, str] = {}
         """Key groups of keyed instances by subject, as far as remembered; look here before calling `place`."""
-        self._members = [(member, str(key_group(member))) for member in self.declared()]
+        self._members = [(member, str(key_group(member))) for member in self._all_members()]
+        """Of a pool all members that it can have, whatever its size."""
         self._named = {place[0]: place for place in self._members}
+        self._by_group: dict[str, list[tuple[int, str]]] = {}
+        for number, (member, key) in enumerate(self._members, 1):
+            self._by_group.setdefault(key, []).append((number, member))
+        self._size = len(self.declared())
         self.encode_state = msgspec.msgpack.Encoder().encode
         self.decode_state: Callable[[bytes], AgentState] = msgspec.msgpack.Decoder(self.state_type).decode
         self.reread = not _is_flat(self.state_type)
@@ -98,14 +103,33 @@ class Kind:
             case _:
                 return []
 
-    def place(self, subject: str | None, fallback: str) -> Place | None:
-        """Which instance a signal goes to, or None if it lacks the subject that names one."""
+    def _all_members(self) -> list[str]:
+        if isinstance(self.addressing, Pool):
+            return [f"{self.name}_{number}" for number in range(1, self.addressing.max + 1)]
+        return self.declared()
+
+    def named(self) -> list[str]:
+        """The ids that are this kind's alone: a singleton's, or those of all members that a pool can have."""
+        return list(self._named)
+
+    def members_of(self, group: str) -> list[tuple[int, str]]:
+        """Of the ids that are this kind's alone, those that belong to a key group, with their numbers from 1."""
+        return self._by_group.get(group, [])
+
+    def place(self, subject: str | None, fallback: str, size: int = 0) -> Place | None:
+        """Which instance a signal goes to, or None if it lacks the subject that names one.
+
+        Args:
+            subject: of the signal. One that is the id of a pool's member means that member, whatever the size.
+            fallback: text that decides between the members of a pool when there is no subject.
+            size: how many members of a pool signals are spread over; 0 is as many as are declared.
+        """
         if self._members:
             if len(self._members) == 1:
                 return self._members[0]
             if subject is not None and (named := self._named.get(subject)):
                 return named
-            return self._members[stable_hash(subject or fallback) % len(self._members)]
+            return self._members[stable_hash(subject or fallback) % (size or self._size)]
         if subject is None:
             return None
         group = self.groups.get(subject)
@@ -161,6 +185,8 @@ class Plan:
 
     def __init__(self, app: "App", settings: Settings) -> None:
         self.node = settings.node.name
+        self.flows = frozenset(type(settings.flows).model_fields)
+        """The names of the flows that there can be."""
         self.kinds: list[Kind] = []
         self.router: Router[Handler] = Router()
         # The profiles set up shipped agents; an app may leave those out.
@@ -313,6 +339,9 @@ def _payload_model(owner: str, function: Callable[..., Directives]) -> type[Base
 
 
 def _sized(addressing: Addressing, settings: AgentSettings) -> Addressing:
+    if isinstance(addressing, Pool) and not 1 <= addressing.size <= addressing.max:
+        msg = f"a pool cannot have a size of {addressing.size} and a maximum of {addressing.max}"
+        raise ConfigError(msg, hint="write addressing = Pool(size, max) with 1 <= size <= max")
     if isinstance(addressing, Pool) and settings.size is not None:
         if settings.size > addressing.max:
             msg = f"a pool of {settings.size} is larger than its maximum of {addressing.max}"
@@ -362,7 +391,7 @@ def _require_distinct(kinds: Iterable[Kind]) -> None:
     owners: dict[str, str] = {}
     for kind in kinds:
         node_id = [kind.addressing.node_id] if isinstance(kind.addressing, Keyed) else []
-        for agent_id in filter(None, [*kind.declared(), *node_id]):
+        for agent_id in filter(None, [*kind.named(), *node_id]):
             if (other := owners.setdefault(agent_id, kind.name)) != kind.name:
                 msg = f"{other} and {kind.name} both have an agent with the id {agent_id!r}"
                 raise ConfigError(msg, hint="give one of them another id")

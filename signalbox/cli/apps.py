@@ -28,3 +28,22 @@ def load_plan(settings: "Settings") -> "Plan":
     from signalbox.agents.plan import Plan
 
     return Plan(load_app(settings), settings)
+
+
+def load_plans(settings: "Settings") -> "list[Plan]":
+    """The same, and after it the plan of the shipped agents that have flows of their own.
+
+    Raises:
+        ConfigError: as `load_plan`, or settings of those agents or their skills are wrong.
+    """
+    from signalbox.agents.plan import Plan
+    from signalbox.app import App
+
+    app = load_app(settings)
+    plans = [Plan(app, settings)]
+    if elsewhere := app.agents_elsewhere:
+        names = {agent.name for agent in elsewhere}
+        theirs = {name: given for name, given in settings.agents.items() if name in names}
+        own = settings.model_copy(update={"agents": theirs})
+        plans.append(Plan(App(agents=elsewhere, builtins=False), own))
+    return plans

@@ -67,12 +67,11 @@ def examine(settings: "Settings") -> dict[str, Any]:
 
 
 def _check_app(settings: "Settings") -> dict[str, Any]:
-    from signalbox.agents.plan import Plan
-    from signalbox.cli.apps import load_app
+    from signalbox.cli.apps import load_app, load_plans
     from signalbox.sensors.contract import build_sensors
 
     app = load_app(settings)
-    plan = Plan(app, settings)
+    plan, *_ = load_plans(settings)
     sensors = build_sensors(app.sensors, settings)
     return {
         "agents": [kind.name for kind in plan.kinds],

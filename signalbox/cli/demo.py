@@ -63,7 +63,7 @@ def demo(
     ] = 8.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides when the worker is killed.")] = 7,
 ) -> None:
-    """Show the system at work on this machine: sensors, tasks, a killed worker, alerts, an outage, a burst. Ends by itself."""
+    """Show the system at work here: sensors, tasks, a killed worker, alerts, an outage, a burst. Ends by itself."""
     state = session(ctx)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="signalbox-demo-", ignore_cleanup_errors=True) as folder:

@@ -17,6 +17,7 @@ from signalbox.cli import (
     demo,
     doctor,
     health,
+    recovery,
     routes,
     scale,
     signals,
@@ -36,6 +37,7 @@ EXIT_CODES = {
     5: "not found",
     6: "condition not met",
     7: "refused or conflict",
+    8: "saved state damaged",
     124: "timeout",
     130: "interrupted",
 }
@@ -61,6 +63,7 @@ app.add_typer(tasks.app, name="task")
 app.add_typer(scale.app, name="scale")
 app.add_typer(alerts.app, name="alert")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(recovery.app, name="recovery")
 app.command("lag", cls=Command)(health.lag)
 app.command("status", cls=Command)(health.status)
 app.command("doctor", cls=Command)(doctor.doctor)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from signalbox.cli.apps import load_plan
+from signalbox.cli.apps import load_plans
 from signalbox.cli.base import Command, group, session
 from signalbox.cli.files import lines_of
 from signalbox.errors import ConditionNotMet, UsageError
@@ -54,10 +54,10 @@ def try_pattern(
 
 @app.command("list", cls=Command)
 def list_routes(ctx: typer.Context) -> None:
-    """List every route of the app, in the order in which routes are tried."""
+    """List every route of the app, in the order in which routes are tried, and then those of the autoscaler's flow."""
     state = session(ctx)
-    plan = load_plan(state.settings())
-    state.output().records([_described(order, route) for order, route in enumerate(plan.routes(), 1)])
+    routes = (route for plan in load_plans(state.settings()) for route in plan.routes())
+    state.output().records([_described(order, route) for order, route in enumerate(routes, 1)])
 
 
 @app.command("which", cls=Command)
@@ -65,12 +65,13 @@ def which(ctx: typer.Context, type: Annotated[str, typer.Argument(metavar="TYPE"
     """List who handles signals of TYPE, in order, and why in that order. Exit 6 if nobody does.
 
     The more specific pattern comes first, then the higher priority, then the earlier registration. A condition is
-    checked when a signal comes: a handler whose condition does not hold is passed over.
+    checked when a signal comes: a handler whose condition does not hold is passed over. The autoscaler, which has a
+    flow of its own, comes last.
     """
     from signalbox.routing import is_valid_type
 
     state = session(ctx)
-    routes = load_plan(state.settings()).router.route(type)
+    routes = [route for plan in load_plans(state.settings()) for route in plan.router.route(type)]
     state.output().records([_described(order, route) for order, route in enumerate(routes, 1)])
     if not routes:
         why = "no pattern matches it" if is_valid_type(type) else "it is not a valid type, and so matches no pattern"

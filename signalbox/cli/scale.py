@@ -131,7 +131,7 @@ def _flow_row(name: str, flow: dict[str, Any], change: dict[str, Any] | None) ->
         "state": flow["state"],
         "generation": flow["generation"],
         "lag": flow["lag_records"],
-        "pause_s": change and change["pause_s"],
+        "pause_s": change and change["pause_s"] and round(change["pause_s"], 3),
         "last_change": last,
     }
 

@@ -1,8 +1,8 @@
 """How much one unit can do, and how much less each does when there are many.
 
 The capacity of a unit is its rate divided by the share of time it was busy: the true processing rate of DS2 (Kalavri et
-al., OSDI 2018). Busy means that its slots are occupied, so a unit that waits for a slow service counts as busy. A quarter
-of the samples lies below the estimate: rather one unit too many than a backlog.
+al., OSDI 2018). Busy means that its slots are occupied, so a unit that waits for a slow service counts as busy. Three
+quarters of the samples lie above the estimate: rather one unit too many than a backlog.
 """
 
 import math
@@ -18,7 +18,7 @@ FEWEST = 3
 LEAST_BUSY = 0.05
 #: With a backlog of so many seconds of input, units that have work to do are busy, whatever they say.
 OBSERVED_LAG_S = 15.0
-#: A capacity above so much of what is seen under such a backlog is not believed (as in Flink's autoscaler, FLINK-33306).
+#: A capacity above so much of what is seen under such a backlog is not believed (Flink's autoscaler, FLINK-33306).
 OBSERVED_FACTOR = 1.15
 #: Above this share of refused calls, the rate is that of the service that refuses and says nothing about a unit.
 THROTTLED_SHARE = 0.01
@@ -49,8 +49,8 @@ def observed(state: Capacity, sample: Sample) -> Capacity:
 def efficiency(state: Capacity) -> float:
     """How much of today's capacity a unit keeps when there are more of them: `alpha`, 0.5 to 1.
 
-    The least-squares fit of `rate(n) = alpha * beta * n` through the numbers of units seen, `beta` being the capacity of
-    one at the fewest: `alpha = sum(n * rate) / (beta * sum(n^2))`, as in Flink's autoscaler. It is 1 with fewer than
+    The least-squares fit of `rate(n) = alpha * beta * n` through the numbers of units seen, `beta` being the capacity
+    of one at the fewest: `alpha = sum(n * rate) / (beta * sum(n^2))`, as in Flink's autoscaler. It is 1 with fewer than
     three points, and relative to the present capacity, in which today's losses are already contained.
     """
     if len(state.points) < _FIT_POINTS or not state.per_unit:

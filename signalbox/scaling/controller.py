@@ -15,6 +15,7 @@ The order in which it asks, the first answer counting:
 7. Too many? (`low_load`, or a reason to hold)
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from pydantic import ValidationError
 from signalbox.errors import SignalboxError
 from signalbox.scaling import capacity, forecast, perception, rules, sizing, vetoes
 from signalbox.scaling.memory import Memory, Trial
-from signalbox.scaling.model import Decision, Sample
+from signalbox.scaling.model import Decision, Reason, Sample
 from signalbox.scaling.policy import Policy
 from signalbox.scaling.sizing import Demand
 
@@ -37,7 +38,7 @@ Terms = dict[str, float | int | str | None]
 
 class _Answer(NamedTuple):
     desired: int
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -84,7 +85,7 @@ def decide(policy: Policy, memory: Memory, sample: Sample) -> tuple[Decision, Me
 
 
 def replay(inputs: Mapping[str, Any]) -> Decision:
-    """Make a recorded decision again from its `inputs`, which may have been JSON meanwhile. The id follows from them too.
+    """Make a recorded decision again, its id included, from its `inputs`, which may have been JSON meanwhile.
 
     A decision by one of the `rules` is made again by them.
 
@@ -143,14 +144,16 @@ def _weighed(policy: Policy, memory: Memory, sample: Sample) -> _Case:
         capacity=per_unit,
         alpha=capacity.efficiency(memory.capacity),
         pause_s=perception.pause_s(policy, sample),
-        partitions=None if sample.partitions is None else max(0, sample.partitions - sample.stuck),
+        partitions=None if sample.partitions is None else max(1, sample.partitions - sample.stuck),
     )
     known = per_unit > 0
     unbounded = sizing.uncapped_units(policy, demand) if known else 0
     wanted = _bounded(policy, sizing.wanted_units(policy, demand), demand.partitions) if known else sample.units
     power = demand.power(sample.units)
     used = sizing.utilization(demand) if known and sample.units else 0.0
-    behind = demand.rate + lag / policy.catch_up_s > power
+    # Uneven shares of the partitions matter once a backlog shows them; before, their number is mere noise.
+    proven = lag > vetoes.BACKLOG_S * per_unit
+    behind = demand.rate + lag / policy.catch_up_s > (demand.bound_power() if proven else power)
     return _Case(
         policy=policy,
         sample=sample,
@@ -169,10 +172,12 @@ def _surge(policy: Policy, memory: Memory, sample: Sample, lag: float) -> float:
 
     Without it, the mean would follow a step over many samples, and every one of them would ask for another change.
     """
-    power = (memory.capacity.per_unit or 0.0) * sizing.effective(sample.units, sample.partitions)
-    if lag <= vetoes.BACKLOG_S * max(power, memory.arrivals or 0.0 if not power else 0.0):
+    power = (memory.capacity.per_unit or 0.0) * sample.units
+    if lag <= vetoes.BACKLOG_S * (power or memory.arrivals or 0.0):
         return 0.0
-    return min(memory.recent[-min(policy.up_samples, len(memory.recent)) :], default=0.0)
+    # Where there is nobody to work, what waits is proof enough.
+    agreeing = policy.up_samples if sample.units else 1
+    return min(memory.recent[-agreeing:], default=0.0)
 
 
 def _forecast(policy: Policy, memory: Memory, sample: Sample) -> float | None:
@@ -208,25 +213,13 @@ def _remembering(case: _Case) -> Memory:
 
 
 def _decided(case: _Case) -> tuple[_Answer, Memory]:
-    sample, memory = case.sample, case.memory
+    memory = case.memory
     answer = _out_of_bounds(case) or _nobody_or_nothing(case)
     if answer is not None:
         return answer, memory
     if memory.trial is not None and vetoes.ineffective(memory.trial):
         return _undone(case, memory.trial)
-    if case.demand.capacity <= 0 and (case.demand.rate > 0 or case.demand.lag > 0):
-        return _hold(case, "no_capacity", "it is not yet known what a unit can do"), memory
-    if case.overloaded:
-        return _more(case)
-    if case.wanted < sample.units and case.utilization < case.policy.busy_low:
-        most = max(units for _, units in memory.wanted)
-        return _fewer(case, "low_load", most, case.policy.down_window_s), memory
-    if _roomy(case):
-        return _fewer(case, "trim", memory.fewer_most, _TRIM_WINDOWS * case.policy.down_window_s), memory
-    if case.utilization < case.policy.busy_low:
-        return _hold(case, "steady", f"{sample.units} are the fewest that the load and the bounds allow"), memory
-    message = f"the units are used to {case.utilization:.0%}, within {case.policy.busy_low:.0%} to {case.policy.busy_high:.0%}"
-    return _hold(case, "in_band", message), memory
+    return _more(case) if case.overloaded else (_enough(case), memory)
 
 
 def _out_of_bounds(case: _Case) -> _Answer | None:
@@ -244,12 +237,12 @@ def _nobody_or_nothing(case: _Case) -> _Answer | None:
     """Scaling to zero and back."""
     policy, sample, memory = case.policy, case.sample, case.memory
     if sample.units == 0:
-        if case.demand.lag <= 0 and not sample.arrivals:
+        if not sample.lag and not sample.arrivals:
             return _hold(case, "asleep", "there are no units, and nothing waits for one")
         # A worker that is on its way shows as a change only after a moment.
         waiting = _cooling(case) if memory.last == "wake" else None
         desired = _bounded(policy, case.wanted, case.demand.partitions)
-        return waiting or _Answer(desired, "wake", f"{case.demand.lag:.0f} records wait, and there are no units")
+        return waiting or _Answer(desired, "wake", f"{sample.lag or 0.0:.0f} records wait, and there are no units")
     if not policy.scale_to_zero or memory.idle_since is None or sample.at - memory.idle_since < policy.idle_s:
         return None
     return _cooling(case) or _Answer(0, "idle", f"nothing has come in and nothing waits for {policy.idle_s:.0f} s")
@@ -267,29 +260,34 @@ def _undone(case: _Case, trial: Trial) -> tuple[_Answer, Memory]:
     )
     gain = trial.total / trial.seen - trial.processed
     message = (
-        f"going from {trial.before} to {trial.after} brought {gain:.1f} records per second of {trial.expected:.1f} expected;"
-        f" no more units for {block_s:.0f} s"
+        f"going from {trial.before} to {trial.after} brought {gain:.1f} records per second"
+        f" of {trial.expected:.1f} expected; no more units for {block_s:.0f} s"
     )
     return _Answer(max(trial.before, case.policy.min), "undo", message), memory
 
 
 def _more(case: _Case) -> tuple[_Answer, Memory]:
     """Too few units: as many as the formula asks for at once, unless something speaks against it."""
-    policy, sample, memory, demand = case.policy, case.sample, case.memory, case.demand
-    if (veto := vetoes.hot(sample, memory, demand)) is not None:
-        return _hold(case, *veto), memory
-    if (veto := vetoes.blocked(sample, memory)) is not None:
-        return _hold(case, *veto), _blocking(memory, sample)
-    if case.wanted <= sample.units:
-        return _capped(case), memory
-    if memory.ups < policy.up_samples:
-        message = f"{case.wanted} units are asked for by {memory.ups} samples in a row; it takes {policy.up_samples}"
-        return _hold(case, "confirming", message), memory
-    if (cooling := _cooling(case)) is not None:
-        return cooling, memory
-    if (veto := vetoes.not_worth_it(policy, demand, case.wanted)) is not None:
-        return _hold(case, *veto), memory
+    for objection in (_vetoed, _capped, _confirming, _cooling, _not_worth_it):
+        if (held := objection(case)) is not None:
+            return held, _blocking(case.memory, case.sample) if held.reason == "throttled" else case.memory
     return _Answer(case.wanted, _cause(case), _because(case)), _trying(case)
+
+
+def _vetoed(case: _Case) -> _Answer | None:
+    veto = vetoes.hot(case.sample, case.memory, case.demand) or vetoes.blocked(case.sample, case.memory)
+    return None if veto is None else _hold(case, *veto)
+
+
+def _confirming(case: _Case) -> _Answer | None:
+    ups, needed = case.memory.ups, case.policy.up_samples
+    message = f"{case.wanted} units are asked for by {ups} samples in a row; it takes {needed}"
+    return _hold(case, "confirming", message) if ups < needed else None
+
+
+def _not_worth_it(case: _Case) -> _Answer | None:
+    veto = vetoes.not_worth_it(case.policy, case.demand, case.wanted)
+    return None if veto is None else _hold(case, *veto)
 
 
 def _blocking(memory: Memory, sample: Sample) -> Memory:
@@ -300,12 +298,14 @@ def _blocking(memory: Memory, sample: Sample) -> Memory:
     return msgspec.structs.replace(memory, blocked_until=sample.at + block_s, blocked_for="throttled", block_s=block_s)
 
 
-def _capped(case: _Case) -> _Answer:
-    if case.sample.units >= case.policy.max:
+def _capped(case: _Case) -> _Answer | None:
+    units, partitions = case.sample.units, case.demand.partitions
+    if case.wanted > units:
+        return None
+    if units >= case.policy.max:
         return _hold(case, "at_max", f"{case.unbounded} units are asked for, and the most are {case.policy.max}")
-    partitions = case.demand.partitions
     message = (
-        f"{case.unbounded} units are asked for, and {partitions} partitions carry load: more could not share it better"
+        f"{case.unbounded} units are asked for, but {partitions} partitions carry load: more cannot share it better"
     )
     return _hold(case, "at_partitions", message)
 
@@ -324,7 +324,7 @@ def _trying(case: _Case) -> Memory:
     return msgspec.structs.replace(case.memory, trial=trial)
 
 
-def _cause(case: _Case) -> str:
+def _cause(case: _Case) -> Reason:
     if case.backlog:
         return "lag"
     expected = (case.memory.arrivals or 0.0) / case.demand.power(case.sample.units)
@@ -339,17 +339,41 @@ def _because(case: _Case) -> str:
     )
 
 
+def _enough(case: _Case) -> _Answer:
+    """Enough units, or too many."""
+    policy, memory, units = case.policy, case.memory, case.sample.units
+    if case.demand.capacity <= 0 and (case.demand.rate > 0 or case.demand.lag > 0):
+        return _hold(case, "no_capacity", "it is not yet known what a unit can do")
+    if case.wanted < units and case.utilization < policy.busy_low:
+        return _fewer(case, "low_load", max(most for _, most in memory.wanted), policy.down_window_s)
+    if _roomy(case):
+        return _fewer(case, "trim", memory.fewer_most, _TRIM_WINDOWS * policy.down_window_s)
+    if case.utilization < policy.busy_low:
+        return _hold(case, "steady", f"{units} are the fewest that the load and the bounds allow")
+    band = f"{policy.busy_low:.0%} to {policy.busy_high:.0%}"
+    return _hold(case, "in_band", f"the units are used to {case.utilization:.0%}, within {band}")
+
+
 def _roomy(case: _Case) -> bool:
     """Whether, inside the dead band, fewer units have long been enough and would not be near its upper end."""
-    memory, policy = case.memory, case.policy
-    if memory.fewer_since is None or case.sample.at - memory.fewer_since < _TRIM_WINDOWS * policy.down_window_s:
+    memory = case.memory
+    if memory.fewer_since is None or case.sample.at - memory.fewer_since < _TRIM_WINDOWS * case.policy.down_window_s:
         return False
-    if memory.fewer_most >= case.sample.units:
-        return False
-    return case.demand.rate <= (policy.utilization + policy.busy_high) / 2 * case.demand.power(memory.fewer_most)
+    return memory.fewer_most < case.sample.units and _used_by(case, memory.fewer_most) <= _highest(case.policy)
 
 
-def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
+def _used_by(case: _Case, units: int) -> float:
+    """The utilization that so many units would have."""
+    power = case.demand.power(units)
+    return case.demand.rate / power if power > 0 else math.inf
+
+
+def _highest(policy: Policy) -> float:
+    """The utilization that fewer units may have: so far from the upper end of the band that noise does not reach it."""
+    return (policy.utilization + policy.busy_high) / 2
+
+
+def _fewer(case: _Case, reason: Reason, most: int, window_s: float) -> _Answer:
     """Too many units: as few as the most that was asked for in the window, unless something speaks against it."""
     sample, memory = case.sample, case.memory
     if case.backlog:
@@ -361,6 +385,8 @@ def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
     watched = sample.at - (sample.at if memory.since is None else memory.since)
     if most >= sample.units or watched < window_s:
         return _hold(case, "down_window", f"{case.wanted} units would do, but not for all of the last {window_s:.0f} s")
+    if (used := _used_by(case, most)) > _highest(case.policy):
+        return _hold(case, "margin", f"{most} units would be used to {used:.0%}, so noise would ask for more again")
     if (cooling := _cooling(case)) is not None:
         return cooling
     message = f"the units are used to {case.utilization:.0%}; {most} were enough for the last {window_s:.0f} s"
@@ -368,19 +394,17 @@ def _fewer(case: _Case, reason: str, most: int, window_s: float) -> _Answer:
 
 
 def _cooling(case: _Case) -> _Answer | None:
-    """A hold as long as the last change is too fresh: `max(cooldown, 10 * pause)`, so pauses take a tenth of the time at most."""
+    """A hold while the last change is too fresh."""
     if case.memory.changed_at is None:
         return None
-    cooldown = max(case.policy.cooldown_s, 10 * case.demand.pause_s)
+    cooldown = perception.cooldown_s(case.policy, case.sample)
     left = case.memory.changed_at + cooldown - case.sample.at
-    return (
-        _hold(case, "cooldown", f"the last change was {cooldown - left:.0f} s ago; {left:.0f} s to go")
-        if left > 0
-        else None
-    )
+    if left <= 0:
+        return None
+    return _hold(case, "cooldown", f"the last change was {cooldown - left:.0f} s ago; {left:.0f} s to go")
 
 
-def _hold(case: _Case, reason: str, message: str) -> _Answer:
+def _hold(case: _Case, reason: Reason, message: str) -> _Answer:
     return _Answer(case.sample.units, reason, message)
 
 

@@ -1,8 +1,8 @@
-"""How many records will come: Holt's linear trend, which may only raise what is provided for, and only if it has proved right.
+"""How many records will come: Holt's linear trend, which may only raise what is provided for, once it has proved right.
 
-A forecast is worth so much as its recent errors allow: its mean absolute percentage error is taken off it, and above 30 %
-it is dropped. Daily patterns are not learned. The smoothing factors are quotients and not exponentials, so
-that every machine computes the same bits.
+A forecast is worth as much as its recent errors allow: its mean absolute percentage error is taken off it, and above
+30 % it is dropped. Daily patterns are not learned. The smoothing factors are quotients and not exponentials, so that
+every machine computes the same bits.
 """
 
 from signalbox.scaling.memory import Forecast
@@ -22,7 +22,7 @@ _PENDING = 8
 
 
 def smoothed(previous: float | None, value: float, elapsed_s: float, constant_s: float) -> float:
-    """Exponentially weighted mean of irregular samples, with the weight `elapsed / (constant + elapsed)` for the new one."""
+    """Exponentially weighted mean of irregular samples; the new one has the weight `elapsed / (constant + elapsed)`."""
     if previous is None:
         return value
     weight = elapsed_s / (constant_s + elapsed_s)
@@ -59,7 +59,7 @@ def observed(state: Forecast, at: float, elapsed_s: float, rate: float, horizon_
 
 
 def ahead(state: Forecast, horizon_s: float) -> float | None:
-    """Records per second to expect after `horizon_s`, less the usual error; None if forecasts are not to be believed."""
+    """Records per second to expect after `horizon_s`, less the usual error; None if forecasts cannot be believed."""
     if state.level is None or state.compared < PROOFS or state.error > WORST_ERROR:
         return None
     return max(0.0, state.level + state.trend * horizon_s) * (1.0 - state.error)

@@ -4,6 +4,8 @@ Plain immutable values that survive JSON unchanged, because a decision records t
 sequence in it is bounded. What the values mean to a decision is told in `forecast`, `capacity` and `controller`.
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -55,6 +57,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     at: float | None = None
     """Time of the last sample."""
+    seen_at: float | None = None
+    """Time of the last one that was whole, or showed a change under way."""
     units: int | None = None
     """Units in the last sample."""
     settled: bool = False
@@ -86,7 +90,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     trial: Trial | None = None
     blocked_until: float | None = None
     """No more units before."""
-    blocked_for: str = ""
+    blocked_for: Literal["throttled", "ineffective"] = "throttled"
     """The reason of the block."""
     block_s: float = 0.0
     """How long the last block was; the next one is twice as long."""

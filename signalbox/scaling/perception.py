@@ -3,8 +3,6 @@
 Nothing that a sensor may send stops it: what is no sensible number counts as not measured.
 """
 
-import math
-
 import msgspec
 
 from signalbox.scaling import capacity, forecast, vetoes
@@ -18,6 +16,10 @@ GAP_S = 30.0
 ARRIVALS_S = 10.0
 #: Numbers above this are faults of a sensor; with them, no formula overflows.
 _LARGEST = 1e12
+#: Times have to have a calendar date.
+_LATEST_S = 250_000_000_000.0
+#: Longest piece of a name that is kept.
+_CHARACTERS = 500
 _MOST_UNITS = 1_000_000
 #: Samples that `up_samples` can refer to.
 _RECENT = 16
@@ -25,11 +27,13 @@ _RATES = ("arrivals", "processed", "lag", "busy", "service_s", "memory", "hottes
 
 
 def cleaned(sample: Sample) -> Sample:
-    """The sample with everything that is no number from 0 to 10^12 taken for not measured, and as JSON would return it."""
+    """The sample as JSON would return it, with everything that is no number from 0 to 10^12 taken for not measured."""
     changes: dict[str, object] = {name: _number(getattr(sample, name)) for name in _RATES}
     changes["busy"] = None if changes["busy"] is None else min(1.0, _number(sample.busy) or 0.0)
     changes["throttled"] = _number(sample.throttled) or 0.0
-    changes["at"] = float(sample.at) if math.isfinite(sample.at) and abs(sample.at) < _LARGEST else 0.0
+    changes["at"] = float(sample.at) if 0 <= sample.at <= _LATEST_S else 0.0
+    changes["target"] = _text(sample.target)
+    changes["hot_key"] = None if sample.hot_key is None else _text(sample.hot_key)
     changes["units"] = max(0, min(_MOST_UNITS, sample.units))
     changes["stuck"] = max(0, min(_MOST_UNITS, sample.stuck))
     changes["partitions"] = None if sample.partitions is None else max(0, min(_MOST_UNITS, sample.partitions))
@@ -50,9 +54,14 @@ def pause_s(policy: Policy, sample: Sample) -> float:
     return max(sample.pauses, default=policy.pause_s)
 
 
+def cooldown_s(policy: Policy, sample: Sample) -> float:
+    """Least seconds between two changes: at least ten pauses, which so take no more than a tenth of all time."""
+    return max(policy.cooldown_s, 10 * pause_s(policy, sample))
+
+
 def horizon_s(policy: Policy, sample: Sample) -> float:
-    """How far ahead to look: as long as a change takes and is then given to catch up."""
-    return pause_s(policy, sample) + policy.catch_up_s
+    """How far ahead to look: what is decided now has to do until the next change can have taken place."""
+    return pause_s(policy, sample) + cooldown_s(policy, sample)
 
 
 def workable_lag(sample: Sample) -> float:
@@ -77,6 +86,7 @@ def interrupted(memory: Memory, sample: Sample) -> Memory:
     return msgspec.structs.replace(
         memory,
         at=sample.at,
+        seen_at=sample.at if sample.changing else memory.seen_at,
         units=sample.units,
         settled=False,
         ups=0,
@@ -90,22 +100,26 @@ def interrupted(memory: Memory, sample: Sample) -> Memory:
 def learned(policy: Policy, memory: Memory, sample: Sample) -> Memory:
     """The memory after a complete sample in which no change was under way."""
     at, arrivals = sample.at, sample.arrivals or 0.0
-    elapsed = 0.0 if memory.at is None else at - memory.at
-    gap = memory.at is None or elapsed > GAP_S
+    elapsed = 0.0 if memory.seen_at is None else at - memory.seen_at
+    gap = memory.seen_at is None or elapsed > GAP_S
     changed = memory.units is not None and memory.units != sample.units
     # The rates of a sample are means since the one before, part of which was a pause if that was not whole.
     settled = memory.settled and not changed and not gap
-    idle = arrivals <= 0 and workable_lag(sample) <= 0
+    idle = arrivals <= 0 and not sample.lag
+    recent = (*(() if gap else memory.recent)[1 - _RECENT :], arrivals)
+    # A single odd sample must not move the mean.
+    middle = sorted(recent[-3:])[len(recent[-3:]) // 2]
     return msgspec.structs.replace(
         memory,
         at=at,
+        seen_at=at,
         units=sample.units,
         settled=True,
         since=at if gap else memory.since,
-        arrivals=arrivals if gap else forecast.smoothed(memory.arrivals, arrivals, elapsed, ARRIVALS_S),
-        recent=(*(() if gap else memory.recent)[1 - _RECENT :], arrivals),
+        arrivals=arrivals if gap else forecast.smoothed(memory.arrivals, middle, elapsed, ARRIVALS_S),
+        recent=recent,
         forecast=forecast.observed(memory.forecast, at, 0.0 if gap else elapsed, arrivals, horizon_s(policy, sample)),
-        capacity=capacity.observed(memory.capacity, sample) if settled or memory.at is None else memory.capacity,
+        capacity=capacity.observed(memory.capacity, sample) if settled or memory.seen_at is None else memory.capacity,
         ups=0 if gap else memory.ups,
         fewer_since=None if changed or gap else memory.fewer_since,
         hot=_hot(memory.hot, sample),
@@ -129,11 +143,13 @@ def _hot(before: bool, sample: Sample) -> bool:
 
 
 def _watched(trial: Trial | None, sample: Sample, *, settled: bool) -> Trial | None:
-    """The scale-up on trial after one more sample; none any more if the backlog is gone, or somebody changed the units."""
+    """The scale-up on trial after one more sample; over once it was judged, or the backlog or the units are others."""
     if trial is None or sample.units not in (trial.before, trial.after):
         return None
     if sample.units != trial.after or not settled:
         return trial
+    if trial.seen >= vetoes.TRIAL_SAMPLES:
+        return None
     if workable_lag(sample) <= vetoes.BACKLOG_S * (sample.processed or 0.0):
         return None
     return msgspec.structs.replace(trial, seen=trial.seen + 1, total=trial.total + (sample.processed or 0.0))
@@ -141,3 +157,7 @@ def _watched(trial: Trial | None, sample: Sample, *, settled: bool) -> Trial | N
 
 def _number(value: float | None) -> float | None:
     return float(value) if value is not None and 0 <= value <= _LARGEST else None
+
+
+def _text(text: str) -> str:
+    return text[:_CHARACTERS].encode("utf-8", "replace").decode()

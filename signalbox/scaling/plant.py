@@ -1,4 +1,4 @@
-"""The simulated target: partitions with queues, units that share them, and what happens to both. One tick is one second.
+"""The simulated target: partitions with queues, units that share them, and what happens to both, second by second.
 
 A fluid model: records have no identity, units serve their partitions in proportion to what waits, and capacity is lost
 while a change pauses the target. Measurements are noisy. It promises no absolute figures, only that all policies
@@ -8,6 +8,8 @@ meet the same target under the same trace. `simulator` closes the loop.
 import random
 from collections import deque
 from dataclasses import dataclass
+
+import msgspec
 
 from signalbox.scaling.model import Sample
 from signalbox.scaling.traces import Trace
@@ -90,7 +92,7 @@ class Plant:
         self._settings = settings
         self._clients = Clients(trace)
         self._draw = random.Random(settings.seed)  # noqa: S311 - a simulation wants the same noise each time
-        self._queues = [0.0] * trace.partitions
+        self._queues = [0.0] * (trace.partitions or 1)
         self._waiting: deque[tuple[int, float]] = deque()
         self._window = _Window()
         self._wanted = units
@@ -132,15 +134,21 @@ class Plant:
     def sample(self, second: int) -> Sample:
         """What a sensor measures at the end of this second; means since the last sample."""
         window, self._window = self._window, _Window()
-        common = {"target": "flow/simulated", "at": float(second), "units": self.units, "pauses": self._pauses}
+        sample = Sample(
+            target="flow/simulated",
+            at=float(second),
+            units=self.units,
+            pauses=self._pauses,
+            changing=self.changing or window.paused,
+        )
         if self._trace.outage is not None and second in self._trace.outage:
-            return Sample(**common, changing=self.changing)
+            return msgspec.structs.replace(sample, changing=self.changing)
         lag = self.lag
-        hottest = max(self._queues) / lag if lag > 0 else None
+        hottest = max(self._queues) / lag if lag > 0 and self._trace.partitions else None
         hot = self._trace.hot is not None and second in self._trace.hot
         hot = hot and max(self._queues) > _HOT_KEY_SECONDS * self._settings.unit_rate
-        return Sample(
-            **common,
+        return msgspec.structs.replace(
+            sample,
             arrivals=self._measured(window.arrivals / window.seconds),
             processed=self._measured(window.processed / window.seconds),
             lag=lag,
@@ -149,7 +157,6 @@ class Plant:
             partitions=self._trace.partitions,
             hottest=hottest,
             hot_key="hot" if hot else None,
-            changing=self.changing or window.paused,
         )
 
     def _works(self, second: int) -> bool:
@@ -170,14 +177,17 @@ class Plant:
         if units == 0:
             return
         rate = self._settings.unit_rate / (1 + self._settings.contention * (units - 1))
-        held = [sum(self._queues[unit::units]) for unit in range(units)]
+        shared = self._trace.partitions is None
+        held = [self.lag / units if shared else sum(self._queues[unit::units]) for unit in range(units)]
         tried = [min(queue, rate) for queue in held]
         attempted = sum(tried)
         served = self._clients.served(second, attempted)
         part = served / attempted if attempted > 0 else 0.0
-        for unit, (queue, done) in enumerate(zip(held, tried, strict=True)):
-            if queue > 0:
-                left = 1 - done * part / queue
+        if shared:
+            self._queues = [self.lag - served]
+        else:
+            for unit, (queue, done) in enumerate(zip(held, tried, strict=True)):
+                left = 1 - done * part / queue if queue > 0 else 0.0
                 for partition in range(unit, len(self._queues), units):
                     self._queues[partition] *= left
         window = self._window
@@ -204,7 +214,7 @@ class Plant:
 
     def _shares(self, second: int) -> list[float]:
         """The partitions' shares of what comes in."""
-        count = self._trace.partitions
+        count = len(self._queues)
         if self._trace.hot is None or second not in self._trace.hot:
             return [1 / count] * count
         share = self._trace.hot_share

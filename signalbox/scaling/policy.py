@@ -3,9 +3,9 @@
 A decision records the policy it was made by, so changing one explains, and never rewrites, what was decided before.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 #: As many agents or workers as the system is made for.
 MOST_UNITS = 100
@@ -30,7 +30,7 @@ class Policy(_Group):
     utilization: float = Field(0.75, gt=0, le=1)
     """The share of its capacity that a unit is meant to be busy."""
     busy_low: float = Field(0.5, ge=0, le=1)
-    """Lower end of the dead band of utilization: nothing changes inside it."""
+    """Lower end of the dead band of utilization. Inside it, nothing changes soon; see docs/explanation/scaling.md."""
     busy_high: float = Field(0.9, gt=0, le=1)
     """Upper end of the dead band."""
     catch_up_s: PositiveFloat = 60.0
@@ -45,6 +45,19 @@ class Policy(_Group):
     """Seconds that a change is expected to pause the target, until some were measured; 0.001 for a pool."""
     idle_s: PositiveFloat = 300.0
     """A flow that may have no worker gets none after so long without lag and arrivals."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            msg = f"min {self.min} is more than max {self.max}"
+            raise ValueError(msg)
+        if not self.busy_low < self.utilization <= self.busy_high:
+            msg = (
+                f"utilization {self.utilization} has to lie above busy_low {self.busy_low}"
+                f" and not above busy_high {self.busy_high}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class ScalingSettings(_Group):

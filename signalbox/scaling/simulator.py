@@ -1,10 +1,11 @@
 """The closed loop under virtual time: a trace, a simulated target, and a policy that watches and scales it.
 
-All policies begin with the same number of units, on the same target, and see the same samples every two seconds. What a
-run is judged by is its `cost`: unit-seconds plus seconds of violation, each of which costs as much as all units together for
-a second. What the target does is in `plant`, the policies are in `rivals`.
+All policies begin with the same number of units, on the same target, and see samples of it every two seconds. A run is
+judged by its `cost`: unit-seconds plus seconds of violation, each of which costs as much as the most units that are
+allowed do for a second. What the target does is in `plant`, the policies are in `rivals`.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -72,7 +73,7 @@ def start_units(trace: Trace, settings: PlantSettings, most: int) -> int:
     """Units at the beginning: enough for the first minute at 75 % utilization."""
     first = trace.arrivals[:60]
     rate = math.fsum(first) / len(first)
-    return max(1, min(most, trace.partitions, math.ceil(rate / START_UTILIZATION / settings.unit_rate)))
+    return max(1, min(most, trace.partitions or most, math.ceil(rate / START_UTILIZATION / settings.unit_rate)))
 
 
 def simulate(trace: Trace, name: str, scaler: Scaler, *, most: int, settings: PlantSettings | None = None) -> Run:
@@ -122,4 +123,4 @@ def simulate(trace: Trace, name: str, scaler: Scaler, *, most: int, settings: Pl
 
 def _reversals(changes: Sequence[Change]) -> int:
     ups = [change.after > change.before for change in changes]
-    return sum(one != other for one, other in zip(ups, ups[1:], strict=False))
+    return sum(one != other for one, other in itertools.pairwise(ups))

@@ -1,6 +1,7 @@
-"""From rates to a number of units: the target rate, numbers of units that partitions make useful, and what a change costs.
+"""From rates to a number of units: the target rate, the numbers that partitions make useful, and what a change costs.
 
-Formulas only. What they are fed with is estimated in `forecast` and `capacity`; what is made of them is up to `controller`.
+Formulas only. What they are fed with is estimated in `forecast` and `capacity`; what is made of them is up to
+`controller`.
 """
 
 import math
@@ -31,16 +32,20 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """As many units as can share the load; None if any number can."""
 
     def power(self, units: int) -> float:
-        """Records per second that so many units could do."""
+        """Records per second that so many units could do if they share the work evenly."""
         alpha = self.alpha if units > self.units else 1.0
-        return self.capacity * alpha * effective(units, self.partitions)
+        return self.capacity * alpha * units
+
+    def bound_power(self) -> float:
+        """Records per second that the present units can do if each works off its own partitions."""
+        return self.capacity * effective(self.units, self.partitions)
 
 
 def target_rate(policy: Policy, demand: Demand) -> float:
     """Records per second to have units for: `rate / utilization + lag / catch_up + rate * pause / catch_up`.
 
-    The three terms of Flink's autoscaler: what comes in at the utilization aimed at, the backlog within the time to catch
-    up, and what a change leaves undone while it pauses. The first alone is DS2 (Kalavri et al., OSDI 2018).
+    The three terms of Flink's autoscaler: what comes in at the utilization aimed at, the backlog within the time to
+    catch up, and what a change leaves undone while it pauses. The first alone is DS2 (Kalavri et al., OSDI 2018).
     """
     return demand.rate / policy.utilization + _extra(policy, demand)
 
@@ -70,14 +75,14 @@ def uncapped_units(policy: Policy, demand: Demand) -> int:
 
 
 def effective(units: int, partitions: int | None) -> float:
-    """How many units' worth of work so many can do: the busiest has `ceil(partitions / units)` of them, and sets the pace."""
+    """How many units' worth of work so many can do: the busiest, with `ceil(partitions / units)`, sets the pace."""
     if partitions is None or units < 1:
         return float(units)
     return partitions / -(-partitions // units) if partitions else 0.0
 
 
 def useful(units: int, partitions: int | None) -> int:
-    """The fewest units that share the partitions as well: the smallest number with the same `ceil(partitions / units)`."""
+    """The fewest units that share the partitions as well: those with the same `ceil(partitions / units)`."""
     if not partitions or units < 1:
         return units
     return -(-partitions // -(-partitions // units))
@@ -92,7 +97,7 @@ def utilization(demand: Demand) -> float:
 def saved_lag_seconds(policy: Policy, demand: Demand, units: int) -> float:
     """Lag-seconds that a change to so many units saves within the time to catch up, without the pause of the change.
 
-    The area between the two curves of the lag. A unit that is busier than the dead band allows counts as falling behind.
+    The area between the two curves of the lag. Units that are busier than the dead band allows count as falling behind.
     """
     load = demand.rate / policy.busy_high
     stay, change = (_area(demand.lag, demand.power(n) - load, policy.catch_up_s) for n in (demand.units, units))
@@ -110,7 +115,7 @@ def _extra(policy: Policy, demand: Demand) -> float:
 
 def _units(rate: float, demand: Demand) -> int:
     needed = rate / demand.capacity
-    if needed > effective(demand.units, demand.partitions):
+    if needed > demand.units:
         needed /= demand.alpha
     return math.ceil(min(needed, 1e9) - _TOLERANCE)
 

@@ -1,4 +1,4 @@
-"""What a simulation is fed with: records per second, and what goes wrong meanwhile; shipped by name, or read from a file.
+"""What a simulation is fed with: records per second, and what goes wrong meanwhile; by name, or from a file.
 
 Shipped traces are made by arithmetic from the same numbers each time. A trace from a file has its arrivals only.
 """
@@ -38,7 +38,8 @@ class Trace:
     about: str
     arrivals: tuple[float, ...]
     """Records that come in during each second."""
-    partitions: int = 12
+    partitions: int | None = 8
+    """None if all units take from one queue, as the agents of a pool do."""
     hot: Span | None = None
     """When one subject has most of the records."""
     hot_share: float = 0.0
@@ -157,9 +158,8 @@ def _step() -> Trace:
 
 def _ramp() -> Trace:
     up = tuple(60.0 + 540.0 * second / 1200 for second in range(1200))
-    return Trace(
-        name="ramp", about="up to ten times the load in 20 minutes, and down", arrivals=up + (600.0,) * 600 + up[::-1]
-    )
+    arrivals = up + (600.0,) * 600 + up[::-1]
+    return Trace(name="ramp", about="up to ten times the load in 20 minutes, and down", arrivals=arrivals)
 
 
 def _diurnal() -> Trace:

@@ -1,14 +1,14 @@
 """Why more units are not taken although the formula asks for them: they would not help, or not be worth their pause.
 
-Each veto answers with its reason code and a sentence, or None. `controller` asks them in the order in which they are told
-here; docs/explanation/scaling.md lists all reasons.
+Each veto answers with its reason code and a sentence, or None. `controller` asks them, and has the reasons that are no
+vetoes; docs/explanation/scaling.md lists them all.
 """
 
 from typing import NamedTuple
 
 from signalbox.scaling import capacity, sizing
 from signalbox.scaling.memory import Memory, Trial
-from signalbox.scaling.model import Sample
+from signalbox.scaling.model import Reason, Sample
 from signalbox.scaling.policy import Policy
 from signalbox.scaling.sizing import Demand
 
@@ -16,7 +16,7 @@ from signalbox.scaling.sizing import Demand
 BLOCK_S = 600.0
 LONGEST_BLOCK_S = 14_400.0
 #: So many seconds without refused calls end a block that was for them.
-UNREFUSED_S = 60.0
+UNREFUSED_S = 20.0
 #: A scale-up was ineffective if it brought less than this share of what it should have.
 LEAST_GAIN = 0.1
 #: Samples with all units at work and a backlog that the judgement of a scale-up rests on.
@@ -30,7 +30,7 @@ FULL_MEMORY = 0.85
 class Veto(NamedTuple):
     """A reason code and its sentence."""
 
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -44,9 +44,8 @@ def hot(sample: Sample, memory: Memory, demand: Demand) -> Veto | None:
         return None
     if sample.hot_key is not None:
         key = sample.hot_key if len(sample.hot_key) <= 100 else f"{sample.hot_key[:99]}…"
-        return Veto(
-            "hot_key", f"the subject {key!r} makes up most of a partition that has {share:.0%} of a lag of {lag:.0f}"
-        )
+        message = f"the subject {key!r} makes up most of a partition that has {share:.0%} of a lag of {lag:.0f}"
+        return Veto("hot_key", message)
     return Veto("hot_partition", f"one partition has {share:.0%} of a lag of {lag:.0f}: more units would not help")
 
 

@@ -21,7 +21,7 @@ from signalbox.config import EFFECTS_TOPIC, KafkaSettings
 from signalbox.errors import ConfigError, NotFound, SignalboxError
 from signalbox.ports import Admin
 from signalbox.sensors.contract import SampleContext, Sensor
-from signalbox.sensors.load_meter import Answer, Facts, FlowMeter, Look, PoolMeter, topics_of
+from signalbox.sensors.load_meter import Answer, FlowMeter, Look, PoolMeter, topics_of
 from signalbox.supervision import inspection
 
 Ask = Callable[[Path], Answer]
@@ -44,9 +44,8 @@ _OVERFLOW_AGAIN_S = 30.0
 
 
 class _Flow(msgspec.Struct):
-    workers: int
-    target: int | None = None
-    changing: bool = False
+    target: int
+    """Workers that there are to be. Whether they are there yet, they tell themselves."""
     pauses: list[float] = []
 
 
@@ -153,17 +152,17 @@ class LoadSensor(Sensor):
         except SignalboxError as error:
             silence.append(str(error))
         at = context.monotonic()
-        answers = self._answers(name, flow.workers, context.data_dir)
+        answers = self._answers(name, flow.target, context.data_dir)
         silence += [f"{name}-{index} does not answer" for index, answer in enumerate(answers) if answer is None]
         parts = [part for answer in answers if answer for part in answer.get("positions", {})]
         if parts and None not in answers:
             self._topics[name] = frozenset(topics_of(parts))
         return Look(
             at=at,
-            facts=Facts(workers=flow.workers, target=flow.target, changing=flow.changing, pauses=tuple(flow.pauses)),
             answers=answers,
             ends=ends,
             mirrored=mirrored,
+            pauses=tuple(flow.pauses),
             silence="; ".join(silence) or None,
         )
 
@@ -271,4 +270,4 @@ def _read_facts(data_dir: Path) -> _Facts:
     workers = 0
     while inspection.socket_path(data_dir, f"{_AGENTS}-{workers}").exists():
         workers += 1
-    return _Facts(flows={_AGENTS: _Flow(workers=workers)} if workers else {})
+    return _Facts(flows={_AGENTS: _Flow(target=workers)} if workers else {})

@@ -23,35 +23,31 @@ Answer = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What the supervisor wrote down about a flow."""
-
-    workers: int
-    target: int | None = None
-    changing: bool = False
-    pauses: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What was seen of a flow at one moment."""
 
     at: float
     """Seconds on a clock that only goes forward."""
-    facts: Facts
     answers: Sequence[Answer | None]
-    """One for each worker; None of one that did not answer."""
+    """One for each worker that there is to be; None of one that did not answer."""
     ends: Mapping[str, int] | None
     """Where each partition that the flow reads ends, by the engine's name of it (`signals-0`)."""
     mirrored: Mapping[str, int] = field(default_factory=dict)
     """How far the flow had got by what it told the broker; for when nobody reads."""
+    pauses: tuple[float, ...] = ()
+    """Seconds that the last changes paused the flow, the latest last."""
     silence: str | None = None
     """Why something is missing."""
 
     @property
     def complete(self) -> bool:
         """Whether every worker answered."""
-        return None not in self.answers and len(self.answers) == self.facts.workers
+        return None not in self.answers
+
+    @property
+    def changing(self) -> bool:
+        """Whether workers come or go: one of them starts, stands by, drains, or does not answer."""
+        return any(answer is None or answer.get("state") != "running" for answer in self.answers)
 
     def positions(self) -> dict[str, int] | None:
         """The next offset of each partition; None if a worker did not answer."""
@@ -71,15 +67,15 @@ class Counts:
     """Counters of processes that may be others at the next look: how much they have grown since the last one."""
 
     def __init__(self) -> None:
-        self._last: dict[Any, float] | None = None
+        self._last: dict[Any, float] = {}
 
     def grown(self, counts: Mapping[Any, float], *, complete: bool = True) -> dict[Any, float] | None:
         """By how much each has grown; None if one was not there at the last look, or began anew.
 
-        Of a look that is not complete nothing is told, and with it nothing is compared.
+        Of a look that is not complete nothing is told.
         """
-        last, self._last = self._last, dict(counts) if complete else None
-        if not complete or last is None or any(key not in last or value < last[key] for key, value in counts.items()):
+        last, self._last = self._last, dict(counts)
+        if not complete or any(key not in last or value < last[key] for key, value in counts.items()):
             return None
         return {key: value - last[key] for key, value in counts.items()}
 
@@ -106,6 +102,8 @@ class FlowMeter:
         waiting = _waiting(look.ends, positions)
         came = _growth(self._ends, look.ends)
         went = _growth(self._positions, positions)
+        for part in look.ends or ():
+            self._loaded_at.setdefault(part, float("-inf"))
         self._note(look.at, came, went, waiting)
         lag = None if waiting is None else sum(waiting.values())
         stuck = self._stuck(look.at, waiting)
@@ -114,7 +112,7 @@ class FlowMeter:
         self._at, self._ends, self._positions = look.at, look.ends, positions
         busy = self._occupied(look, used_s, elapsed)
         return LoadMetrics(
-            units=look.facts.workers,
+            units=len(look.answers),
             arrivals=_rate(came, elapsed),
             processed=_rate(went, elapsed),
             lag=lag,
@@ -124,10 +122,11 @@ class FlowMeter:
             memory=max((float(answer["memory"]) for answer in look.told() if "memory" in answer), default=None),
             partitions=self._partitions(look.at),
             hottest=max(waiting.values()) / lag if waiting and lag else None,
+            hot_key=_hot_key(look, waiting),
             stuck=len(stuck),
             stuck_lag=float(sum(stuck.values())) if stuck else None,
-            pauses=look.facts.pauses[-5:],
-            changing=_changing(look),
+            pauses=look.pauses[-5:],
+            changing=look.changing,
             unknown=look.silence,
         )
 
@@ -139,8 +138,6 @@ class FlowMeter:
         waiting: Mapping[str, int] | None,
     ) -> None:
         """Remember which partitions carry load, and which move."""
-        for part in came or ():
-            self._loaded_at.setdefault(part, float("-inf"))
         for counts in (came, waiting):
             self._loaded_at.update({part: at for part, count in (counts or {}).items() if count > 0})
         for part, count in (waiting or {}).items():
@@ -209,7 +206,7 @@ class PoolMeter:
         arrivals = _rate(self._asked.grown(asked, complete=look.complete), elapsed)
         processed = _rate(self._ended.grown(ended, complete=look.complete), elapsed)
         if not look.complete:
-            return LoadMetrics(units=size, changing=_changing(look), unknown=look.silence), None
+            return LoadMetrics(units=size, changing=look.changing, unknown=look.silence), None
         under_way = int(sum(asked.values()) - sum(ended.values()))
         queued = max(0, under_way - size * slots)
         times = [float(one["service_s"]) for one in work.values() if one.get("service_s") is not None]
@@ -220,7 +217,7 @@ class PoolMeter:
             lag=queued,
             busy=min(1.0, under_way / (size * slots)) if size else None,
             service_s=max(times, default=None),
-            changing=_changing(look),
+            changing=look.changing,
         )
         return measured, queued
 
@@ -229,10 +226,12 @@ def _by_process(look: Look, name: str) -> dict[Any, float]:
     return {answer["pid"]: float(answer[name]) for answer in look.told() if name in answer}
 
 
-def _changing(look: Look) -> bool:
-    facts = look.facts
-    moving = any(answer.get("state") != "running" for answer in look.told())
-    return facts.changing or moving or (facts.target is not None and facts.target != facts.workers)
+def _hot_key(look: Look, waiting: Mapping[str, int] | None) -> str | None:
+    """What makes up most of the fullest partition, if a worker has seen that."""
+    if not waiting or not any(waiting.values()):
+        return None
+    seen: dict[str, str] = {part: key for answer in look.told() for part, key in answer.get("hot_keys", {}).items()}
+    return seen.get(max(waiting, key=lambda part: waiting[part]))
 
 
 def _growth(before: Mapping[str, int] | None, now: Mapping[str, int] | None) -> dict[str, int] | None:

@@ -8,7 +8,6 @@ changes something is a command on `control`. It resizes nothing itself: whoever 
 
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Self
 
 import msgspec
@@ -17,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from schemas.control import ScaleCommand
 from schemas.payloads.base import Word
 from schemas.payloads.load import LoadLevel, LoadMetrics, QueueOverflow
-from schemas.payloads.scaling import AgentScaled, PoolResized, Rescale, ScalingDecision
+from schemas.payloads.scaling import AgentScaled, PoolResized, Rescale
 from schemas.signal import Signal
 from signalbox.agents.contract import AgentState, Context, Pool, on
 from signalbox.agents.directives import Directive, Emit
@@ -25,8 +24,9 @@ from signalbox.agents.skill import Skill
 from signalbox.agents.task_agent import TaskAgent
 from signalbox.scaling import controller, rules
 from signalbox.scaling.memory import Memory
-from signalbox.scaling.model import Decision, Sample
+from signalbox.scaling.model import Decision, Held, Sample
 from signalbox.scaling.policy import Policy, Units
+from signalbox.scaling.records import to_payload
 
 Decide = Callable[[Policy, Memory, Sample], tuple[Decision, Memory]]
 
@@ -249,7 +249,7 @@ class AutoScalingSkill(Skill):
     def _carry_out(self, known: Known, decision: Decision, policy: Policy) -> Iterator[Directive]:
         is_made = decision.verdict == "scale"
         news = "scaling.decision.made" if is_made else "scaling.decision.held"
-        yield Emit(news, recorded(decision), subject=decision.target)
+        yield Emit(news, to_payload(decision), subject=decision.target)
         if not (is_made and self.settings.enabled and policy.enabled):
             return
         known.wanted, known.ordered_at = decision.desired, decision.at
@@ -287,7 +287,7 @@ class AutoScalingSkill(Skill):
             return Policy(min=self.settings.min_agents, max=self.settings.max_agents, pause_s=_POOL_PAUSE_S)
         return policy if "pause_s" in policy.model_fields_set else policy.model_copy(update={"pause_s": _POOL_PAUSE_S})
 
-    def _held(self, state: State, known: Known, at: float, context: Context) -> str | None:
+    def _held(self, state: State, known: Known, at: float, context: Context) -> Held | None:
         """Why nothing may change now."""
         if state.paused:
             return "paused"
@@ -303,21 +303,6 @@ class AutoScalingSkill(Skill):
             return True
         known.wanted = None
         return False
-
-
-def recorded(decision: Decision) -> ScalingDecision:
-    """A decision as the payload of its record."""
-    return ScalingDecision(
-        decision_id=decision.id,
-        target=decision.target,
-        decided_at=datetime.fromtimestamp(decision.at, UTC),
-        current=decision.units,
-        desired=decision.desired,
-        reason=decision.reason,
-        message=decision.message,
-        terms=decision.terms,
-        inputs=decision.inputs,
-    )
 
 
 def _agents_scaled(pool: str, before: int, after: int, reason: str, decision_id: str | None) -> Iterator[Directive]:

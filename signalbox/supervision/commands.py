@@ -95,7 +95,7 @@ class CommandFeed:
                 if start == "now":
                     start = datetime.now(UTC)
                 loop.call_soon_threadsafe(settled.set)
-                stop.wait(_RETRY_S)
+            stop.wait(_RETRY_S)
 
 
 def _command(record: Record) -> Command | None:

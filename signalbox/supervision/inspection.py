@@ -2,8 +2,8 @@
 
 Messages are framed as `multiprocessing.connection` frames them (a 4-byte length, then the bytes) and are never pickled.
 The socket belongs to the user who started the node (mode 0600); there is no other authentication. Answers are a view
-at one moment: nothing is streamed, and nothing here changes what a process does. `node.py` asks, workers and the sensor
-process serve.
+at one moment: nothing is streamed. The one thing that changes what a process does is a worker's `resize`, which gives
+pools other sizes. `node.py` asks, workers and the sensor process serve.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def serve(path: Path, handlers: Mapping[str, Handler]) -> "InspectionServer":
     """Answer questions at `path` from a daemon thread until closed.
 
     A handler gets the parameters as a dict and returns anything that JSON can say. Handlers run one at a time, in
-    threads of this server: they may only read what is safe to read there. One that raises gives its client an error
+    threads of this server: they may only touch what is safe to touch there. One that raises gives its client an error
     and nothing else. A socket file that a killed process left behind is replaced.
 
     Raises:

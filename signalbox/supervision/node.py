@@ -33,6 +33,7 @@ from signalbox.supervision.group import ProcessGroup
 from signalbox.supervision.notices import Notices
 from signalbox.supervision.outbox import Outbox
 from signalbox.supervision.registry import Heartbeat, RegistryFeed
+from signalbox.supervision.saved_state import SavedState
 from signalbox.supervision.scaler import Scaler
 from signalbox.supervision.targets import TargetsFile
 from signalbox.supervision.view import NodeView, has_settled, stuck_s
@@ -86,6 +87,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._forced = False
         self._groups: list[ProcessGroup] = []
+        self._saved: dict[str, SavedState] = {}
         self._registry: tuple[RegistryFeed, Heartbeat] | None = None
         self._obeying: tuple[Scaler, CommandFeed, Outbox] | None = None
         self._vital: set[asyncio.Task[None]] = set()
@@ -154,9 +156,12 @@ class Node:
         for name in self._flow_names:
             view.flows[name] = self._worker_group(name, environment, held.fd, exposition, view.scaler)
         view.sensors = self._sensor_group(environment, held.fd, exposition)
+        for saved in self._saved.values():
+            stack.push_async_callback(saved.seal)
         await stack.enter_async_context(self._kept(list(view.flows.values())))
-        for group in view.flows.values():
-            keeping = asyncio.create_task(view.scaler.keep(group))
+        keepers = [*(view.scaler.keep(group) for group in view.flows.values()), view.scaler.pools.keep()]
+        keepers += [self._saved[name].keep(group) for name, group in view.flows.items()]
+        for keeping in map(asyncio.create_task, keepers):
             self._vital.add(keeping)
             stack.callback(keeping.cancel)
         await stack.enter_async_context(self._kept([view.sensors]))
@@ -259,13 +264,19 @@ class Node:
                 workers=flow.workers,
                 partitions=self._settings.kafka.partitions,
             )
+        saved = self._saved[name] = SavedState(name, plugins.recovery(self._data_dir / "recovery" / name), self._clock)
+
+        async def between(generation: int) -> None:
+            await saved.check()
+            await scaler.began(name, generation)
+
         return self._group(
             name,
             launch,
             0 if flow.paused else flow.workers,
             exposition,
             generation=flow.generation,
-            between=lambda generation: scaler.began(name, generation),
+            between=between,
         )
 
     def _sensor_group(self, environment: dict[str, str], fd: int, exposition: Exposition) -> ProcessGroup:

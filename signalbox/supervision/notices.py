@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 from schemas.dead_letter import DEAD_LETTER_TYPE, dead_letter_data
-from schemas.payloads.scaling import Autoscaling, Rescale
+from schemas.payloads.scaling import Autoscaling, PoolResized, Rescale
 from schemas.signal import Signal, new_signal
 from signalbox.config import Settings
 from signalbox.ids import derived_id
 from signalbox.supervision.commands import Command
 from signalbox.supervision.group import ProcessGroup
 from signalbox.supervision.outbox import Outbox
-from signalbox.supervision.targets import Targets
+from signalbox.supervision.targets import Change, Targets
 from signalbox.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -45,6 +45,18 @@ class Notices:
             "at": datetime.now(UTC).isoformat(),
             **payload.model_dump(mode="json"),
         }
+
+    def pool(self, name: str, change: Change) -> None:
+        """Tell that a pool has another size, which every worker follows."""
+        resized = PoolResized(
+            pool=name,
+            size=change.desired,
+            before=change.before,
+            reason=change.reason,
+            decision_id=change.decision_id,
+        )
+        log.info("pool resized", **resized.model_dump(exclude_none=True))
+        self._send("scaling", "scaling.pool.resized", resized, subject=f"pool/{name}")
 
     def autoscaling(self, *, on: bool, reason: str) -> None:
         """Tell that the autoscaler's decisions are obeyed from now on, or not."""

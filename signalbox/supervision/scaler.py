@@ -19,6 +19,7 @@ from signalbox.ids import derived_id
 from signalbox.supervision.commands import Command
 from signalbox.supervision.group import GroupState, ProcessGroup
 from signalbox.supervision.notices import Notices
+from signalbox.supervision.pools import PoolKeeper
 from signalbox.supervision.targets import Change, FlowTarget, TargetsFile
 from signalbox.telemetry import metrics
 from signalbox.telemetry.logs import get_logger
@@ -43,6 +44,7 @@ class Scaler:
         self._notices = notices
         self._groups: dict[str, ProcessGroup] = {}
         self._wakes: dict[str, asyncio.Event] = {}
+        self.pools = PoolKeeper(settings.node.data_dir, self._groups, targets, notices, self._save)
         self.changes: deque[dict[str, Any]] = deque(maxlen=_KEPT_CHANGES)
         """The latest notices about changes, newest last."""
 
@@ -108,23 +110,30 @@ class Scaler:
 
     def _scale(self, wanted: ScaleCommand, command: Command) -> None:
         kind, _, name = wanted.target.partition("/")
-        flow = self._targets.now.flows.get(name)
-        if kind != "flow" or flow is None or name not in self._groups:
+        flow = self._targets.now.flows.get(name) if name in self._groups else None
+        if kind == "flow" and flow is None:
             return
+        now = self.pools.size(name) if flow is None or kind == "pool" else flow.workers
         if wanted.decision_id is not None and not self.autoscaling:
-            self._notices.refuse(command, "paused", "the autoscaler is paused, and this carries out a decision of it")
-        elif wanted.expected is not None and wanted.expected != flow.workers:
-            message = f"it was meant for {wanted.expected} workers, and {flow.workers} are wanted by now"
-            self._notices.refuse(command, "stale", message)
-        else:
-            flow.workers = wanted.desired
-            flow.asked = Change(
-                id=derived_id(command.signal.id, wanted.target, 0),
-                before=self._groups[name].target,
-                desired=wanted.desired,
-                reason=wanted.reason,
-                decision_id=wanted.decision_id,
+            self._notices.refuse(
+                command, "autoscaler_paused", "the autoscaler is paused, and this carries out a decision of it"
             )
+            return
+        if wanted.expected is not None and now is not None and wanted.expected != now:
+            message = f"it was meant for {wanted.expected}, and {now} are wanted by now"
+            self._notices.refuse(command, "stale_command", message)
+            return
+        change = Change(
+            id=derived_id(command.signal.id, wanted.target, 0),
+            before=now or 0,
+            desired=wanted.desired,
+            reason=wanted.reason,
+            decision_id=wanted.decision_id,
+        )
+        if kind == "pool":
+            self.pools.want(name, change, command)
+        elif flow is not None:
+            flow.workers, flow.asked = wanted.desired, change
 
     def _control(self, wanted: FlowControl, *, pause: bool) -> None:
         if wanted.flow == AUTOSCALER:

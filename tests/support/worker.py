@@ -13,9 +13,9 @@ from typing import Any
 from connectors.brokers.process import LOOPBACK, free_port
 from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.offsets import end_offsets
+from connectors.kafka.parts import split_part
 from connectors.kafka.publisher import KafkaPublisher
 from connectors.kafka.reader import KafkaReader
-from connectors.kafka.source import split_part
 from schemas.signal import Signal, decode, new_signal
 from signalbox.config import TOPICS, Settings, resolved_environment
 from signalbox.errors import Unreachable
@@ -75,6 +75,12 @@ class System:
         """Everything that is on a topic now."""
         reader = KafkaReader(self.settings.kafka)
         return list(reader.read([self.settings.topic(topic)], start="start", follow=False, timeout_s=PATIENCE_S))
+
+    def count(self, topic: str) -> int:
+        """How many records are on a topic now."""
+        name = self.settings.topic(topic)
+        partitions = KafkaAdmin(self.settings.kafka).topics()
+        return sum(sum(info.end_offsets.values()) for info in partitions if info.name == name)
 
     def signals(self, topic: str) -> list[Signal[Any]]:
         return [decode(record.value, record.headers) for record in self.records(topic)]

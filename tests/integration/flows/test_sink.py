@@ -1,7 +1,8 @@
 """The sink by itself on Apache Kafka: what it leaves out after a crash, what it does not, and what its place means."""
 
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -39,9 +40,9 @@ class Topic:
         self.parts: list[Any] = []
         KafkaAdmin(settings).ensure_topics([self.name], partitions=1, replication=1)
 
-    def run(self, resume: int | None = None) -> Any:
+    def run(self, resume: int | None = None, caught_up: Callable[[], bool] = lambda: True) -> Any:
         """A partition of the sink as a new process builds it."""
-        part = KafkaSink(self.settings, starts=START).build_part("write", f"{TOPIC}-0", resume)
+        part = KafkaSink(self.settings, starts=START, caught_up=caught_up).build_part("write", f"{TOPIC}-0", resume)
         self.parts.append(part)
         return part
 
@@ -127,6 +128,25 @@ def test_the_place_does_not_wait_for_ever(topic: Topic, monkeypatch: pytest.Monk
     second = topic.run(0)
     second.write_batch([[record("other")]])
     assert second.snapshot() == 2
+
+
+def test_the_place_waits_as_long_as_input_is_repeated(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the repetition takes, a second crash in it doubles nothing: its end counts, and not the time."""
+    monkeypatch.setattr(sink_module, "_REPEATED_WITHIN_S", 0.0)
+    first = topic.run()
+    first.write_batch([[record("a"), record("b"), record("c")]])
+    first.snapshot()
+    repeated = threading.Event()
+    second = topic.run(0, repeated.is_set)
+    second.write_batch([[record("a"), record("new")]])
+    saved = second.snapshot()
+    assert saved == 1
+    third = topic.run(saved, repeated.is_set)
+    third.write_batch([[record("b"), record("c"), record("newer")]])
+    assert third.snapshot() == 3
+    assert topic.names() == ["a", "b", "c", "new", "newer"]
+    repeated.set()
+    assert third.snapshot() == 5
 
 
 @pytest.mark.parametrize(

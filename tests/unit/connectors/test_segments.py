@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.segments import Piece, SegmentStore, StateDamaged
+from connectors.segments import Piece, SegmentStore
+from signalbox.errors import StateDamaged
 
 
 @given(st.lists(st.tuples(st.sampled_from(["0", "17", "127"]), st.binary(max_size=300), st.booleans()), max_size=30))
@@ -79,8 +80,12 @@ def test_after_forgetting_all_a_group_can_be_written_again(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("damage", ["missing", "shorter", "flipped", "empty", "wrong place", "folder"])
 def test_damage_is_never_read_as_state(tmp_path: Path, damage: str) -> None:
-    """A piece that is missing, short or changed raises `StateDamaged`, which names the file and says what to do."""
-    store = SegmentStore(tmp_path)
+    """A piece that is missing, short or changed raises `StateDamaged`, which names the file and says what to do.
+
+    Before that somebody is told, who may get no other word of it.
+    """
+    told: list[str] = []
+    store = SegmentStore(tmp_path, told.append)
     store.append("1", b"before", fresh=True)
     piece = store.append("1", b"the state", fresh=False)
     path = tmp_path / "1" / piece.file
@@ -101,6 +106,7 @@ def test_damage_is_never_read_as_state(tmp_path: Path, damage: str) -> None:
     with pytest.raises(StateDamaged, match=r"1/.*seg") as caught:
         store.read("1", piece)
     assert "copy" in (caught.value.hint or "")
+    assert told == [str(caught.value)]
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:

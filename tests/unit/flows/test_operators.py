@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from connectors.kafka.placement import Placement
 from connectors.kafka.source import CaughtUp
-from connectors.segments import SegmentStore, StateDamaged
+from connectors.segments import SegmentStore
 from flows import operators
 from flows.intake import Pulse
 from flows.operators import GroupLogic, Inputs, Runtime
@@ -24,6 +24,7 @@ from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import VirtualClock
 from signalbox.config import TOPICS, Settings
+from signalbox.errors import StateDamaged
 from signalbox.ids import key_group
 from signalbox.ports import Outgoing
 

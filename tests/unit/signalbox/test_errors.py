@@ -9,7 +9,7 @@ from signalbox.errors import SignalboxError, described
 
 CODES = {
     "SignalboxError": 1, "UsageError": 2, "ConfigError": 3, "Unreachable": 4, "NotFound": 5, "ConditionNotMet": 6,
-    "Conflict": 7, "DeadlineExceeded": 124,
+    "Conflict": 7, "StateDamaged": 8, "DeadlineExceeded": 124,
 }  # fmt: skip
 
 

@@ -146,7 +146,7 @@ def test_commands_that_are_for_others_are_left_alone() -> None:
     class Scaler(Agent):
         @on("load.high")
         def more(self, state: Any, signal: Signal[Any]) -> Directive:
-            return Emit("control.scale", {"target": "flow/agents", "desired": 2})
+            return Emit("control.scale", {"target": "flow/agents", "desired": 2, "reason": "load"})
 
     harness = harness_of(Scaler)
     harness.send("load.high", subject="a")

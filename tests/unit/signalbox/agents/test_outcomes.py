@@ -4,7 +4,7 @@ from typing import Any
 
 from schemas.payloads.actions import ActionCompleted
 from schemas.signal import Signal, decode
-from signalbox.agents import Agent, AgentState, Directive, Emit, RunAction, on
+from signalbox.agents import Agent, AgentState, Directive, Emit, Pool, RunAction, on
 from signalbox.agents.group import OUTCOME
 from signalbox.app import App
 from signalbox.clock import VirtualClock
@@ -136,3 +136,35 @@ def test_an_outcome_does_not_bring_an_agent_back() -> None:
     shop.outcome(instruction, to="buyer:gone")
     shop.outcome(instruction, to="nobody:s")
     assert list(shop.group) == ["buyer:s"]
+
+
+class Payer(Buyer):
+    """The same work by a pool."""
+
+    addressing = Pool(size=2, max=2)
+
+
+def test_a_member_that_its_pool_no_longer_has_ends_with_its_last_outcome() -> None:
+    """A surplus member waits for the actions that it asked for, over a restart too, handles their outcomes and ends."""
+    groups = Groups(App(agents=[Payer], builtins=False), VirtualClock())
+    group = groups.group(group_of("payer_2"))
+    group.resized("signals-0", {"payer": 2})
+    group.start()
+    group.caught_up()
+    groups.deliver([(1, make_signal("order.placed", 5, subject="payer_2", id="o1"))])
+    (instruction,) = [out.id for out in groups.outgoing if out.topic == "effects"]
+    group.resized("signals-0", {"payer": 1})
+    assert list(group) == ["payer_2"]
+    again = Groups(App(agents=[Payer], builtins=False), VirtualClock())
+    again.restore({group.key: group.take_changes()})
+    group = again.group(group.key)
+    group.start()
+    group.resized("signals-0", {"payer": 1})
+    group.caught_up()
+    assert list(group) == ["payer_2"]
+    data = {"instruction_id": instruction, "agent_id": "payer_2", "action": "pay", "result": 7, "context": {}}
+    outcome = make_signal("action.completed", data | {"duration_ms": 1.0, "attempts": 1}, id="of-it")
+    group.deliver(("effects", 0), [(OUTCOME, [("payer_2", outcome, 3)])])
+    again.collect()
+    assert [out.type for out in again.outgoing] == ["alert.paid"]
+    assert list(group) == []

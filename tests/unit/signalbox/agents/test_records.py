@@ -160,6 +160,7 @@ def test_a_declared_agent_with_an_unreadable_state_does_not_stop_the_others() ->
     before = Groups(App(agents=[_versioned(1, {"number": 7}, pool=3)], builtins=False), VirtualClock())
     for key in map(str, range(128)):
         before.group(key).start()
+        before.group(key).resized("signals-0", {"thing": 3})
     after = _opened_by(before, _versioned(2, {}, _raises, pool=3))
     for group in after.groups.values():
         group.start()

@@ -108,3 +108,12 @@ def test_app_that_cannot_be_loaded_is_a_configuration_error(bare_cli: Cli, tmp_p
     for reference in ("no_such_module:app", "route_test_no_app:app", "route_test_no_app:other", "nonsense"):
         result = bare_cli("route", "list", "--set", f"node.app={reference}")
         assert (result.exit_code, "hint: " in result.stderr) == (3, True)
+
+
+def test_the_routes_of_the_autoscaler_are_listed(bare_cli: Cli) -> None:
+    """It has a flow of its own, and still is who handles what is said about load, under its skill's name."""
+    result = bare_cli("-o", "json", "route", "which", "system.load.high")
+    [row] = json.loads(result.stdout)
+    assert (row["agent"], row["handler"], row["priority"]) == ("autoscaler", "auto_scaling.scale_up", 100)
+    listed = json.loads(bare_cli("-o", "json", "route", "list").stdout)
+    assert {"agent.queue.overflow", "task.submitted"} <= {row["pattern"] for row in listed}

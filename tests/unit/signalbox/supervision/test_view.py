@@ -95,7 +95,7 @@ def test_the_status_has_the_shape_of_the_contract(tmp_path: Path) -> None:
     assert status["flows"] == {
         "agents": {
             "state": "running", "workers": 2, "target": 2, "generation": 3, "pids": [100, 101], "lag_records": 4,
-            "restarts": 2,
+            "restarts": 2, "changing": False,
         }
     }  # fmt: skip
     assert status["sensors"] == {"system_health": {"samples": 4}}
