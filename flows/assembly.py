@@ -121,18 +121,27 @@ def assemble(
         full=executor.is_full,
         sizing=pools,
     )
-    transactions = Transactions(
+    sink = KafkaSink(
+        settings.kafka,
+        starts=ends,
+        caught_up=runtime.caught_up.is_set,
+        transactions=_transactions(settings, name, workers=workers, index=index),
+    )
+    dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
+    return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
+
+
+def _transactions(settings: Settings, name: str, *, workers: int, index: int) -> Transactions:
+    own = flow_settings(settings, name)
+    return Transactions(
         settings.kafka,
         directory=settings.node.data_dir / "transactions",
         flow=name,
         index=index,
         workers=workers,
-        epoch_ms=flow_settings(settings, name).epoch_ms,
-        used=flow_settings(settings, name).delivery == "exactly_once",
+        epoch_ms=own.epoch_ms,
+        used=own.delivery == "exactly_once",
     )
-    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions)
-    dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
-    return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 
 
 def consumer_group(settings: Settings, name: str) -> str:
