@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from signalbox.cli import scale_explain, scale_simulate
 from signalbox.cli.base import Command, group, session
 from signalbox.cli.session import SOURCE, Session
 from signalbox.cli.signals import sent
@@ -17,6 +18,8 @@ from signalbox.errors import DeadlineExceeded, NotFound, SignalboxError, UsageEr
 from signalbox.scaling.policy import MOST_UNITS
 
 app = group("Scaling: workers of flows, and agents of pools.")
+app.command("explain", cls=Command)(scale_explain.explain)
+app.command("simulate", cls=Command)(scale_simulate.simulate)
 
 _COLUMNS = ("target", "now", "wanted", "min", "max", "state", "generation", "lag", "pause_s", "last_change")
 _TARGET = re.compile(r"(flow|pool)/[a-z][a-z0-9_]*")

@@ -16,6 +16,9 @@ WINDOW = 30
 FEWEST = 3
 #: Below this share of busy time, the quotient is mostly noise.
 LEAST_BUSY = 0.05
+#: Below this one, what does not depend on the load has a large part in it, and units seem to be able to do less than
+#: they can. Such a sample counts only as long as there is no better one.
+FIRM_BUSY = 0.2
 #: With a backlog of so many seconds of input, units that have work to do are busy, whatever they say.
 OBSERVED_LAG_S = 15.0
 #: A capacity above so much of what is seen under such a backlog is not believed (Flink's autoscaler, FLINK-33306).
@@ -33,8 +36,11 @@ _WORST_ALPHA = 0.5
 def observed(state: Capacity, sample: Sample) -> Capacity:
     """The state after one more sample; unchanged if that says nothing about a unit's capacity."""
     rate = _true_rate(sample)
-    if rate is None:
+    firm = (sample.busy or 0.0) >= FIRM_BUSY
+    if rate is None or (state.firm and not firm):
         return state
+    if firm and not state.firm:
+        state = Capacity(points=state.points)
     recent = (*(state.recent if state.units == sample.units else ())[1 - WINDOW :], rate)
     enough = len(recent) >= FEWEST or state.per_unit is None
     per_unit = sorted(recent)[len(recent) // 4] if enough else state.per_unit
@@ -43,7 +49,7 @@ def observed(state: Capacity, sample: Sample) -> Capacity:
         points = (*(one for one in points if one[0] != sample.units), (sample.units, per_unit * sample.units))[
             -_POINTS:
         ]
-    return Capacity(units=sample.units, recent=recent, per_unit=per_unit, points=points)
+    return Capacity(units=sample.units, recent=recent, per_unit=per_unit, points=points, firm=firm)
 
 
 def efficiency(state: Capacity) -> float:

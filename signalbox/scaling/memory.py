@@ -33,6 +33,8 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Records per second of a unit that is always busy, by the latest samples."""
     per_unit: float | None = None
     """The estimate that follows from them."""
+    firm: bool = False
+    """Whether it rests on units that had something to do."""
     points: tuple[tuple[int, float], ...] = ()
     """Numbers of units with the records per second that all of them could do, the latest last."""
 

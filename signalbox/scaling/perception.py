@@ -115,7 +115,7 @@ def learned(policy: Policy, memory: Memory, sample: Sample) -> Memory:
         seen_at=at,
         units=sample.units,
         settled=True,
-        since=at if gap else memory.since,
+        since=at if gap or memory.since is None else memory.since,
         arrivals=arrivals if gap else forecast.smoothed(memory.arrivals, middle, elapsed, ARRIVALS_S),
         recent=recent,
         forecast=forecast.observed(memory.forecast, at, 0.0 if gap else elapsed, arrivals, horizon_s(policy, sample)),

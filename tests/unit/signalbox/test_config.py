@@ -198,3 +198,13 @@ def test_the_tokens_of_a_pool_are_no_secret():
     assert "s3cret" not in str(shown)
     with pytest.raises(ConfigError, match="got 'many'"):
         load_settings(overrides={"resources.pools.gpu.tokens": "many"})
+
+
+@pytest.mark.parametrize("flow", ["agents", "scaling"])
+def test_transactions_need_another_broker_than_the_embedded_one(flow: str) -> None:
+    """`exactly_once` with the embedded broker is refused before anything starts, and with others it is not."""
+    wanted = {f"flows.{flow}.delivery": "exactly_once"}
+    with pytest.raises(ConfigError, match="embedded") as caught:
+        load_settings(overrides={"kafka.broker": "embedded", **wanted})
+    assert "--broker" in (caught.value.hint or "")
+    assert load_settings(overrides={"kafka.broker": "external", **wanted}).kafka.broker == "external"

@@ -24,6 +24,7 @@ ERRORS = [
     (errors.NotFound, 5),
     (errors.ConditionNotMet, 6),
     (errors.Conflict, 7),
+    (errors.StateDamaged, 8),
     (errors.DeadlineExceeded, 124),
 ]
 

@@ -12,7 +12,7 @@ from signalbox.scaling.controller import decide, replay
 from signalbox.scaling.memory import Memory
 from signalbox.scaling.model import Sample
 from signalbox.scaling.policy import Policy
-from tests.unit.signalbox.scaling.load import Target
+from tests.unit.signalbox.scaling.load import RATE, Target
 
 QUICK = Policy(pause_s=0.3)
 
@@ -74,6 +74,22 @@ def test_fewer_units_only_after_the_window():
     assert decision.reason == "low_load"
     assert decision.desired < 8
     assert target.at > 1000 + 200 + 120
+
+
+def test_the_window_begins_although_the_first_look_was_in_the_middle_of_a_change():
+    """A target that is first seen while it changes, or before all is measured, can lose units like any other."""
+    target = Target(QUICK, units=8)
+    assert target.tell(600, changing=True).reason == "changing"
+    target.tell_for(200, 600)
+    assert target.until_scaled(100).reason == "low_load"
+
+
+def test_units_with_little_to_do_do_not_belie_what_they_could_do_under_load():
+    """What nearly idle units spend on themselves does not count once it is known what they can do."""
+    target = Target(QUICK, units=2)
+    assert target.tell_for(20, 4, busy=0.1).terms["capacity"] == 20
+    assert target.tell_for(20, 150).terms["capacity"] == RATE
+    assert target.tell_for(120, 4, busy=0.1).terms["capacity"] == RATE
 
 
 def test_the_most_of_the_window_counts():
