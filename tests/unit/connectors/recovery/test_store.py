@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -139,6 +140,7 @@ def test_without_a_copy_yet_all_is_made_again_from_the_beginning(directory: Path
     store = RecoveryStore(directory)
     assert store.prepare().used == "beginning"
     assert sorted(path.name for path in directory.glob("origins*")) == ["origins.backup.json", "origins.json"]
+    assert sorted(path.name for path in directory.glob("pools*")) == ["pools.backup.json", "pools.json"]
     assert not (directory / "engine").exists()
     assert not (directory / "segments").exists()
     assert store.prepare().damages == ()
@@ -167,10 +169,13 @@ def test_when_nothing_is_sound_it_says_what_is_lost_and_how_to_go_on(directory: 
 def test_one_of_the_twins_is_mended_from_the_other(directory: Path) -> None:
     """A damaged file of beginnings costs nothing: no copy is needed for it."""
     _, last = _with_copy(directory)
-    for name, misfortune in (("origins.json", delete), ("origins.backup.json", flip), ("origins.json", truncate)):
-        misfortune(directory / name, Random(SEED))
-        assert RecoveryStore(directory).prepare().damages == ()
-        assert (directory / "origins.json").read_bytes() == (directory / "origins.backup.json").read_bytes() != b""
+    for kind, misfortune in product(("origins", "pools"), MISFORTUNES):
+        before = (directory / f"{kind}.json").read_bytes()
+        for name in (f"{kind}.json", f"{kind}.backup.json"):
+            misfortune(directory / name, Random(SEED))
+            assert [damage.file for damage in RecoveryStore(directory).report().damages] == [name]
+            assert RecoveryStore(directory).prepare().damages == ()
+            assert (directory / name).read_bytes() == before
     assert content(directory) == last
 
 
