@@ -15,9 +15,11 @@ from bytewax.dataflow import Dataflow
 
 from connectors.kafka.journal import KafkaJournal
 from connectors.kafka.origins import origins
+from connectors.kafka.parts import part_name
 from connectors.kafka.placement import Placement
 from connectors.kafka.sink import PULSE, KafkaSink
-from connectors.kafka.source import KafkaSource, part_name
+from connectors.kafka.source import KafkaSource
+from connectors.kafka.transactions import Transactions
 from connectors.recovery.store import RecoveryStore
 from connectors.segments import SegmentStore
 from flows.intake import Input, Intake, Pulse
@@ -119,7 +121,16 @@ def assemble(
         full=executor.is_full,
         sizing=pools,
     )
-    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set)
+    transactions = Transactions(
+        settings.kafka,
+        directory=settings.node.data_dir / "transactions",
+        flow=name,
+        index=index,
+        workers=workers,
+        epoch_ms=flow_settings(settings, name).epoch_ms,
+        used=flow_settings(settings, name).delivery == "exactly_once",
+    )
+    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
     return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 

@@ -54,6 +54,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "actions_in_flight": flow.executor.in_flight,
             "breakers": {name: breaker.state.value for name, breaker in flow.executor.breakers.items()},
             "busy_s": round(flow.source.hub.busy_s, 6),
+            "hot_keys": flow.source.hub.hot_keys.told(),
             "memory": round(flow.executor.services.resources.memory.ratio, 4),
             "throttled": flow.executor.throttled,
             "work": flow.executor.tally.told(),

@@ -127,6 +127,9 @@ class FlowSettings(_Group):
     """Snapshot interval: at most this much work is repeated after a crash."""
     poll_records: PositiveInt = 3_000
     """Most records taken from the client at once: enough to share the cost of a round, few enough for a cache."""
+    delivery: Literal["effectively_once", "exactly_once"] = "effectively_once"
+    """`exactly_once` writes each epoch in a Kafka transaction: outputs are seen when it ends instead of at once, and a
+    worker that was given up and wakes up again writes none. Not with the embedded broker."""
 
 
 class FlowsSettings(_Group):
@@ -349,6 +352,15 @@ class Settings(BaseSettings):
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    @model_validator(mode="after")
+    def _delivery_suits_the_broker(self) -> "Settings":
+        wanted = (self.flows.agents.delivery, self.flows.scaling.delivery)
+        if self.kafka.broker == "embedded" and "exactly_once" in wanted:
+            msg = "flows.*.delivery is exactly_once, but the embedded broker shows transactions that were taken back"
+            hint = "use Apache Kafka (--broker kafka or HOST:PORT, or kafka.broker), or leave it at effectively_once"
+            raise ConfigError(msg, hint=hint)
+        return self
 
     def topic(self, name: str) -> str:
         """The broker's name of one of our topics."""

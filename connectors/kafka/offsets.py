@@ -31,9 +31,11 @@ _SETTLE_S = 0.02
 
 
 def end_offsets(
-    settings: KafkaSettings, partitions: Collection[Partition], *, timeout_s: float
+    settings: KafkaSettings, partitions: Collection[Partition], *, timeout_s: float, uncommitted: bool = False
 ) -> dict[Partition, int]:
-    """For each partition the offset that its next record will get.
+    """For each partition the offset where a reader would wait for the next record.
+
+    That is where the first transaction began that is open, if any; with `uncommitted`, it is behind all records.
 
     Raises:
         Unreachable: the broker did not answer for all of them in time.
@@ -43,7 +45,8 @@ def end_offsets(
         return {}
     last_error = LastError()
     with translating(settings, "find where the topics end", last_error):
-        consumer = Consumer(_probe_config(settings, last_error))
+        isolation = {"isolation.level": "read_uncommitted"} if uncommitted else {}
+        consumer = Consumer(_probe_config(settings, last_error) | isolation)
         try:
             return _end_offsets(consumer, settings, partitions, time.monotonic() + timeout_s)
         finally:

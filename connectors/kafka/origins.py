@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]  # re-exported without saying so
 
 from connectors.kafka.client import CALL_TIMEOUT_S, client_config, translating
-from connectors.kafka.source import part_name
+from connectors.kafka.parts import part_name
 from connectors.recovery.beginnings import ORIGINS, Origins, read_origins, write_origins
 from signalbox.config import KafkaSettings
 from signalbox.errors import Conflict, NotFound, StateDamaged

@@ -5,7 +5,7 @@ The sink must know the partition before it produces, because each partition has 
 
 from collections.abc import Mapping
 
-from connectors.kafka.source import part_name
+from connectors.kafka.parts import part_name
 
 _REMEMBERED = 100_000
 _M = 0x5BD1E995

@@ -9,12 +9,16 @@ write to the same topics are read over and never suppressed.
 
 What was read back is kept in memory until it has come again, or the process ends: about 300 bytes for each record that
 was written since the saved position.
+
+With transactions (`connectors.kafka.transactions`) a snapshot also commits. Nothing else changes: the engine saves its
+own state after the commit, so an epoch can be committed and still be repeated, and reading back is what makes it one.
 """
 
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -23,7 +27,8 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from connectors.kafka.client import IN_FLIGHT, client_config, is_passing
 from connectors.kafka.offsets import end_offsets
-from connectors.kafka.source import part_name, split_part
+from connectors.kafka.parts import part_name, split_part
+from connectors.kafka.transactions import Transactions
 from signalbox.config import KafkaSettings
 from signalbox.errors import Unreachable
 from signalbox.ports import Outgoing
@@ -49,6 +54,7 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
         starts: topic without prefix and partition -> its end when this system first saw it. A partition that was
             never snapshotted is read back from there.
         caught_up: whether every input of the flow has handed over what it held when the flow started.
+        transactions: those of this worker process.
     """
 
     def __init__(
@@ -57,12 +63,15 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
         *,
         starts: Mapping[tuple[str, int], int],
         caught_up: Callable[[], bool] = lambda: True,
+        transactions: Transactions | None = None,
     ) -> None:
         self._starts = starts
         self._index = {name: i for i, name in enumerate(sorted(part_name(*place) for place in starts))}
-        self.hub = ProducerHub(settings, starts, caught_up)
+        self.hub = ProducerHub(settings, starts, caught_up, transactions)
 
     def list_parts(self) -> list[str]:
+        # No worker of a cluster builds a partition before all of them were asked this, so none reads back too early.
+        self.hub.take_over()
         return list(self._index)
 
     def part_fn(self, item_key: str) -> int:
@@ -78,11 +87,17 @@ class ProducerHub:
     """One producer, and one reader-back, for all partitions of a worker."""
 
     def __init__(
-        self, settings: KafkaSettings, starts: Mapping[tuple[str, int], int], caught_up: Callable[[], bool]
+        self,
+        settings: KafkaSettings,
+        starts: Mapping[tuple[str, int], int],
+        caught_up: Callable[[], bool],
+        transactions: Transactions | None,
     ) -> None:
         self._starts = starts
         self._caught_up = caught_up
         self._caught_up_at: float | None = None
+        self._succession = transactions
+        self._transactions = transactions if transactions is not None and transactions.used else None
         self.prefix = settings.topic_prefix
         self._settings = settings
         self._producer: Producer | None = None
@@ -101,9 +116,16 @@ class ProducerHub:
         self.skipped: Counter[str] = Counter()
         """Records left out because a crashed run had written them."""
 
+    def take_over(self) -> None:
+        """See to it that no earlier process writes in this one's place any more."""
+        if self._succession is not None:
+            self._succession.take_over(_producer_config(self._settings))
+        if self._transactions is not None:
+            self._producer = self._transactions.producer
+
     def connect(self) -> None:
-        """Make the producer, which needs up to a second before its first delivery."""
-        if self._producer is None:
+        """Make the producer, which needs up to a second before its first delivery; one with transactions takes over."""
+        if self._producer is None and self._transactions is None:
             self._producer = Producer(_producer_config(self._settings))
 
     def register(self, part: "_Partition") -> None:
@@ -123,14 +145,16 @@ class ProducerHub:
     def _read_back(self, parts: list["_Partition"]) -> None:
         if self._ends_at_start is None:
             everything = [(self.prefix + topic, partition) for topic, partition in self._starts]
-            self._ends_at_start = end_offsets(self._settings, everything, timeout_s=_READ_BACK_TIMEOUT_S)
+            self._ends_at_start = end_offsets(
+                self._settings, everything, timeout_s=_READ_BACK_TIMEOUT_S, uncommitted=True
+            )
         behind: dict[tuple[str, int], _Partition] = {}
         for part in parts:
             place = (self.prefix + part.topic, part.partition)
             if part.end < self._ends_at_start[place]:
                 behind[place] = part
         if behind:
-            _read_back(self._settings, behind)
+            _read_back(self._settings, behind, self._ends_at_start)
 
     def has_repeated(self) -> bool:
         """Whether what was read back and has not come again is not to be waited for any longer."""
@@ -155,6 +179,28 @@ class ProducerHub:
             msg = f"the broker refused a record: {self.failure.str()}"
             raise Unreachable(msg, hint="its log says why; a topic's limits or its access rights may have changed")
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around whatever writes: explains an error, and takes back what is open."""
+        with self._transactions.guard() if self._transactions is not None else contextlib.nullcontext():
+            yield
+
+    def begin(self) -> None:
+        """To be called before a record is written."""
+        if self._transactions is not None:
+            self._transactions.begin()
+
+    def settle(self) -> None:
+        """Wait until the broker has everything and, with transactions, shows it to readers. Raises as `flush` does."""
+        if self._transactions is None:
+            self.flush()
+            return
+        self.waiting_since = time.monotonic()
+        with self._transactions.guard():
+            self._transactions.commit()
+        self.waiting_since = None
+        self._producer = self._transactions.producer
+
     def look_at_ends(self) -> None:
         """Learn the ends of the topics, without waiting: what was asked at the last call is answered by now.
 
@@ -177,7 +223,10 @@ class ProducerHub:
         """Let go of a partition; what it wrote was flushed by its last snapshot."""
         self._parts.pop((self.prefix + part.topic, part.partition), None)
         if not self._parts:
-            self.flush()
+            if self._transactions is not None:
+                self._transactions.abort()
+            else:
+                self.flush()
             self._producer = self._admin = self._ends_at_start = None
             self._ends = {}
 
@@ -197,6 +246,10 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
         hub.register(self)
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
+        with self._hub.writing():
+            self._write(values)
+
+    def _write(self, values: list[list[Outgoing]]) -> None:
         hub, written = self._hub, self._written
         producer = hub.producer()
         topic, partition, produced = hub.prefix + self.topic, self.partition, 0
@@ -206,6 +259,8 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
                     self._awaited.pop(offsets.pop(), None)
                     hub.skipped[self.topic] += 1
                     continue
+                if not produced:
+                    hub.begin()
                 headers: list[tuple[str, str | bytes | None]] = [("ce_id", record.id), ("ce_type", record.type)]
                 while True:
                     try:
@@ -233,7 +288,7 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
         self._awaited[offset] = None
 
     def snapshot(self) -> int:
-        self._hub.flush()
+        self._hub.settle()
         if self._awaited and self._hub.has_repeated():
             self._awaited.clear()
         return min(self.end, next(iter(self._awaited), self.end))
@@ -248,8 +303,13 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
             self.end = message.offset() + 1  # type: ignore[operator]  # a delivered record has an offset
 
 
-def _read_back(settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partition]) -> None:
-    """Collect the ids of the records between each partition's position and its end."""
+def _read_back(
+    settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partition], ends: Mapping[tuple[str, int], int]
+) -> None:
+    """Collect the ids of the records between each partition's position and its end.
+
+    What is behind a transaction that somebody else has open is not shown before that ends, and is waited for.
+    """
     consumer = Consumer(_reader_config(settings))
     waiting = set(parts)
     deadline = time.monotonic() + _READ_BACK_TIMEOUT_S
@@ -258,7 +318,8 @@ def _read_back(settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partiti
         while waiting:
             if time.monotonic() > deadline:
                 msg = f"{len(waiting)} output partitions could not be read back in {_READ_BACK_TIMEOUT_S:.0f} s"
-                raise Unreachable(msg, hint="is the broker up, and do the topics still exist?")
+                hint = "is the broker up, do the topics still exist, and has somebody left a transaction open on them?"
+                raise Unreachable(msg, hint=hint)
             message = consumer.poll(1.0)
             for one in (*((message,) if message else ()), *consumer.consume(10_000, 0)):
                 place = (one.topic(), one.partition())
@@ -267,7 +328,8 @@ def _read_back(settings: KafkaSettings, parts: Mapping[tuple[str, int], _Partiti
                         parts[place].has_written(id_, one.offset() or 0)
                     deadline = time.monotonic() + _READ_BACK_TIMEOUT_S
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    waiting.discard(place)
+                    if (one.offset() or 0) >= ends[place]:
+                        waiting.discard(place)
                 elif error.fatal() or not is_passing(error):
                     raise KafkaException(error)
     finally:
@@ -305,6 +367,8 @@ def _reader_config(settings: KafkaSettings) -> dict[str, object]:
         settings,
         **{
             "group.id": "signalbox.read-back",
+            # What was taken back has to be written again.
+            "isolation.level": "read_committed",
             "enable.auto.commit": False,
             # Of a topic trimmed in the meantime, what is left is all that can be repeated in front of a reader.
             "auto.offset.reset": "earliest",

@@ -12,44 +12,24 @@ after a start they change only behind everything that the run before can have ha
 is at most.
 """
 
-import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message
 
-from connectors.kafka.client import client_config
-from connectors.kafka.pace import Pace
+from connectors.kafka.hub import ConsumerHub
+from connectors.kafka.parts import part_name, split_part
 from signalbox.config import KafkaSettings
-from signalbox.errors import ConfigError, SignalboxError
 
-log = logging.getLogger(__name__)
-
-#: Rounds' worth of records taken from the client and not yet handed to the engine; beyond it the consumer is left to
-#: fill its own queue.
-_BUFFERED_ROUNDS = 16
-#: An empty poll is not repeated sooner, however many partitions ask.
-_POLL_EVERY_S = 0.0005
-#: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
-#: in its own time, every few records would take a round through the whole flow, which costs more than handling them.
-_PLENTY = 100
-_REST = timedelta(milliseconds=1.5)
-_METADATA_TIMEOUT_S = 30.0
 #: So far a partition goes in an epoch at most, in offsets, or four times as far as in the one before. A worker manages
 #: a third of it in the default epoch.
 _REACH = 1_000_000
-#: How often progress is mirrored to the consumer group.
-_MIRROR_EVERY_S = 1.0
-#: A drain waits so long for the last mirroring. A group's coordinator is found in milliseconds, in a new cluster later.
-_LAST_MIRROR_S = 2.0
 
 
 class RecordBatch(NamedTuple):
@@ -82,12 +62,6 @@ Item = RecordBatch | Resized | CaughtUp
 PartState = tuple[int, Mapping[str, int], int]
 """The snapshot of a partition: the offset to go on from, the sizes of the pools from there on, and an offset that is
 behind everything handed over before the next snapshot."""
-
-
-class OffsetLost(SignalboxError):
-    """The broker no longer has the records where this partition would go on."""
-
-    exit_code = 3
 
 
 class Watcher(Protocol):
@@ -154,7 +128,7 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: PartState | None) -> "_Partition":
+    def build_part(self, step_id: str, for_part: str, resume_state: PartState | None) -> "Partition":
         topic, partition = split_part(for_part)
         start = self._starts[topic, partition]
         state = (start, self._sizing.at_start(None), start + _REACH)
@@ -163,210 +137,10 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
             state = (offset, self._sizing.at_start(sizes), bound)
         watcher = self._watchers.get(topic)
         may_read = (lambda: True) if watcher else (lambda: not self._full())
-        return _Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
+        return Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
 
 
-class ConsumerHub:
-    """One consumer for all partitions of a worker. It runs on the engine's thread, so no record waits for a lock."""
-
-    def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
-        self._settings = settings
-        self._group = group
-        self._pace = Pace(poll_records)
-        self._consumer: Consumer | None = None
-        self._new: list[_Partition] = []
-        self._parts: dict[tuple[str, int], _Partition] = {}
-        self._buffered = 0
-        self._polled_at = 0.0
-        self._mirrored_at = 0.0
-        self._mirrored_count = 0
-        self._released: list[TopicPartition] = []
-        """Where partitions that are let go have ended."""
-        self.awake_at: datetime | None = None
-        """When partitions are to be asked again; None is at once."""
-        self.epoch_at = time.monotonic()
-        """When an epoch last ended; an idle flow ends epochs too."""
-        self.epochs = 0
-        """Epochs that partitions have ended, summed up over partitions."""
-        self.reading_since: float | None = None
-        """When the first partition was first asked for records, on the monotonic clock."""
-
-    @property
-    def busy_s(self) -> float:
-        """Seconds the worker has spent on records since the start. Another thread may ask."""
-        return self._pace.busy_s(time.monotonic())
-
-    def connect(self) -> Consumer:
-        """The consumer, connected and without partitions at first."""
-        if self._consumer is None:
-            self._consumer = Consumer(_consumer_config(self._settings, self._group, self._count_mirrored))
-            # A consumer that is assigned partitions before it knows their leaders waits half a second for nothing.
-            self._consumer.list_topics(timeout=_METADATA_TIMEOUT_S)
-        return self._consumer
-
-    def register(self, part: "_Partition") -> None:
-        """Take on a partition; it is assigned with its siblings at the next poll."""
-        self._new.append(part)
-        self._parts[self._settings.topic_prefix + part.topic, part.partition] = part
-
-    def take(self, part: "_Partition") -> list[Message]:
-        """The records that wait for a partition, after polling if there are none."""
-        now = time.monotonic()
-        if self.reading_since is None:
-            self.reading_since = now
-        pace = self._pace
-        pace.asked(part, now)
-        room = self._buffered < _BUFFERED_ROUNDS * pace.records
-        if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
-            self._poll(now)
-        waiting = part.waiting
-        if waiting:
-            part.waiting = waiting[pace.records :]
-            waiting = waiting[: pace.records] if part.waiting else waiting
-            self._buffered -= len(waiting)
-            pace.handed(len(waiting), now)
-        return waiting
-
-    def positions(self) -> dict[str, list[int | None]]:
-        """Per partition: the offset of the next record to process, and the end as of the last fetch, if known.
-
-        Another thread may call it.
-        """
-        found: dict[str, list[int | None]] = {}
-        for (topic, partition), part in list(self._parts.items()):
-            end: int | None = None
-            if (consumer := self._consumer) is not None:
-                with contextlib.suppress(RuntimeError):  # it was closed meanwhile
-                    _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                    end = high if high >= 0 else None
-            found[part_name(part.topic, partition)] = [part.position, end]
-        return found
-
-    def switched(self, pool: str, size: int) -> bool:
-        """Whether all partitions of this worker spread records over so many members of a pool.
-
-        Another thread may call it.
-        """
-        return all(part.told is not None and part.told.get(pool) == size for part in list(self._parts.values()))
-
-    def release(self, part: "_Partition") -> None:
-        """Let go of a partition; with the last one the consumer closes."""
-        place = (self._settings.topic_prefix + part.topic, part.partition)
-        self._parts.pop(place, None)
-        self._released.append(TopicPartition(*place, part.position))
-        if not self._parts and self._consumer is not None:
-            # Out of sight first: nobody may look into a consumer that is being taken apart.
-            consumer, self._consumer = self._consumer, None
-            self._mirror_last(consumer)
-            consumer.close()
-
-    def _poll(self, now: float) -> None:
-        consumer = self._assigned()
-        self._polled_at = now
-        messages = consumer.consume(self._pace.records, 0)
-        self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
-        if messages:
-            self._distribute(messages, consumer)
-        if now - self._mirrored_at >= _MIRROR_EVERY_S:
-            self._mirrored_at = now
-            self._mirror(consumer)
-
-    def _distribute(self, messages: list[Message], consumer: Consumer) -> None:
-        """Give each partition its records. A poll brings them in runs, so this looks at runs and not at records."""
-        if any(map(Message.error, messages)):
-            messages = [message for message in messages if not self._is_error(message)]
-        for topic, of_topic in groupby(messages, Message.topic):
-            for partition, run in groupby(of_topic, Message.partition):
-                part = self._parts.get((topic, partition))  # type: ignore[arg-type]  # a record has both
-                if part is not None:
-                    if part.end_at_start is None:
-                        place = TopicPartition(topic, partition)  # type: ignore[arg-type]  # as above
-                        _, part.end_at_start = consumer.get_watermark_offsets(place, cached=True)
-                    before = len(part.waiting)
-                    part.waiting.extend(run)
-                    self._buffered += len(part.waiting) - before
-
-    def _is_error(self, message: Message) -> bool:
-        if (error := message.error()) is None:
-            return False
-        if error.code() != KafkaError._PARTITION_EOF:
-            self._explain(error, message)
-        elif part := self._parts.get((message.topic(), message.partition())):  # type: ignore[arg-type]  # as above
-            part.end_at_start = -1
-        return True
-
-    def _explain(self, error: KafkaError, message: Message) -> None:
-        """Raise for what stops the flow; log what the client mends by itself."""
-        place = f"{message.topic()}/{message.partition()}"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise self._offset_lost(message, error)
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED):
-            msg = f"cannot read {place}: {error.str()}"
-            raise ConfigError(msg, hint="was the topic deleted, or its access withdrawn?")
-        if error.fatal():
-            raise KafkaException(error)
-        log.warning("consumer: %s: %s", place, error.str())
-
-    def _offset_lost(self, message: Message, error: KafkaError) -> OffsetLost:
-        """Say which records are gone, as far as the broker tells."""
-        place = TopicPartition(message.topic() or "", message.partition() or 0)
-        part = self._parts.get((place.topic, place.partition))
-        begin, gone = part.position if part else message.offset() or 0, error.str()
-        with contextlib.suppress(KafkaException):
-            assert self._consumer is not None, "it has brought the error"
-            low, high = self._consumer.get_watermark_offsets(place, timeout=_METADATA_TIMEOUT_S, cached=False)
-            held = f"it has {low} to {high - 1}" if low < high else "it has none"
-            if begin < low:
-                gone = f"{held}, so the {low - begin} records from {begin} to {low - 1} are lost to this flow"
-            else:
-                gone = f"{held}, so the topic was made anew or cut back"
-        msg = f"the broker no longer has the offset where {place.topic}/{place.partition} would go on, {begin}"
-        hint = (
-            "put back a newer copy of the recovery directory; or, to go on from the earliest record there is and accept"
-            " the gap, remove the recovery directory: docs/how-to/recover.md"
-        )
-        return OffsetLost(f"{msg}: {gone}", hint=hint)
-
-    def _assigned(self) -> Consumer:
-        consumer = self.connect()
-        if self._new:
-            prefix = self._settings.topic_prefix
-            added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]
-            first = len(self._new) == len(self._parts)
-            (consumer.assign if first else consumer.incremental_assign)(added)
-            self._new = []
-        return consumer
-
-    def _mirror(self, consumer: Consumer) -> None:
-        moved = [part for part in self._parts.values() if part.saved is not None and part.saved != part.mirrored]
-        if not moved:
-            return
-        prefix = self._settings.topic_prefix
-        offsets = [TopicPartition(prefix + part.topic, part.partition, part.saved or 0) for part in moved]
-        try:
-            consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            log.debug("progress could not be mirrored: %s", error)
-            return
-        for part in moved:
-            part.mirrored = part.saved
-
-    def _mirror_last(self, consumer: Consumer) -> None:
-        """Mirror where all partitions ended; a broker that does not answer soon is not waited for."""
-        answered = self._mirrored_count
-        deadline = time.monotonic() + _LAST_MIRROR_S
-        try:
-            consumer.commit(offsets=self._released, asynchronous=True)
-            while self._mirrored_count == answered and time.monotonic() < deadline:
-                consumer.poll(0.02)
-        except KafkaException as error:
-            log.debug("progress could not be mirrored: %s", error)
-
-    def _count_mirrored(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-        self._mirrored_count += 1
-
-
-class _Partition(StatefulSourcePartition[Item, PartState]):
+class Partition(StatefulSourcePartition[Item, PartState]):
     """One Kafka partition. Its state is the offset of the next record to hand over, and how that is spread."""
 
     def __init__(  # noqa: PLR0917 - made in one place
@@ -385,7 +159,10 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
         self.position, self._sizes, self._repeated_until = state
         self.saved: int | None = None
         self.mirrored: int | None = None
+        self.name = part_name(topic, partition)
         self.waiting: list[Message] = []
+        self.end = self.position
+        """Where the partition last ended; the marks of transactions may lie between it and the record before."""
         self.end_at_start: int | None = None
         """Where the partition ended when its first records came; -1 once the end was seen."""
         self.told: Mapping[str, int] | None = None
@@ -415,6 +192,8 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
                 self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
             batches.append(RecordBatch(self.topic, self.partition, messages, self._sizes))
+        if self.position < self.end and not self.waiting and not self._ahead:
+            self.position = self.end
         if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
             self._caught_up = True
             if self._watcher is not None:
@@ -459,36 +238,3 @@ class _Partition(StatefulSourcePartition[Item, PartState]):
 
     def close(self) -> None:
         self._hub.release(self)
-
-
-def part_name(topic: str, partition: int) -> str:
-    """The engine's name of a topic partition."""
-    return f"{topic}-{partition}"
-
-
-def split_part(name: str) -> tuple[str, int]:
-    """Topic and partition of an engine partition's name."""
-    topic, _, partition = name.rpartition("-")
-    return topic, int(partition)
-
-
-def _consumer_config(
-    settings: KafkaSettings, group: str, on_commit: Callable[[KafkaError | None, list[TopicPartition]], None]
-) -> dict[str, object]:
-    return client_config(
-        settings,
-        **{
-            "group.id": group,
-            "on_commit": on_commit,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",
-            "fetch.wait.max.ms": 50,
-            "fetch.queue.backoff.ms": 5,
-            # Enough to keep the worker fed between polls, small enough to bound memory: partitions x this.
-            "queued.min.messages": 20_000,
-            "queued.max.messages.kbytes": 65_536,
-            "enable.partition.eof": True,
-            "allow.auto.create.topics": False,
-        },
-    )

@@ -92,8 +92,7 @@ class AgentGroup(Population):
         own is under way.
         """
         self._tick()
-        self._declared.resized(part, sizes)
-        if self._started:
+        if self._declared.resized(part, sizes) and self._started:
             self._fit_pools()
 
     def _fit_pools(self) -> None:

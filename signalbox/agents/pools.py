@@ -103,6 +103,7 @@ class Declared:
         self._here = [(kind, members) for kind in plan.kinds if (members := kind.members_of(key))]
         self._pools = [kind for kind in plan.kinds if isinstance(kind.addressing, Pool)]
         self._sizes: dict[str, Sizes] = {}
+        self._latest: Sizes | None = None
         self._beyond: set[str] = set()
         self.surplus: set[str] = set()
         """Members that no partition counts on, whether or not they are there."""
@@ -118,10 +119,15 @@ class Declared:
         self._beyond = {one for one in candidates if any(kind.owns(one) for kind in self._pools)}
         self.surplus |= self._beyond
 
-    def resized(self, part: str, sizes: Sizes) -> None:
-        """From here on this partition counts on so many members of each pool."""
-        self._sizes[part] = sizes
+    def resized(self, part: str, sizes: Sizes) -> bool:
+        """From here on this partition counts on so many members of each pool. Tells whether that may change a thing."""
+        # At a start each partition says what the one before it said.
+        repeats = part not in self._sizes and sizes == self._latest
+        self._sizes[part] = self._latest = sizes
+        if repeats:
+            return False
         self.surplus = self._beyond | {member for member, _ in self} - {member for member, _ in self.needed()}
+        return True
 
     def needed(self) -> Iterator[tuple[str, Kind]]:
         """The singletons, and the members that some partition counts on."""

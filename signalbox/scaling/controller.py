@@ -151,7 +151,9 @@ def _weighed(policy: Policy, memory: Memory, sample: Sample) -> _Case:
     wanted = _bounded(policy, sizing.wanted_units(policy, demand), demand.partitions) if known else sample.units
     power = demand.power(sample.units)
     used = sizing.utilization(demand) if known and sample.units else 0.0
-    behind = demand.rate + lag / policy.catch_up_s > power
+    # Uneven shares of the partitions matter once a backlog shows them; before, their number is mere noise.
+    proven = lag > vetoes.BACKLOG_S * per_unit
+    behind = demand.rate + lag / policy.catch_up_s > (demand.bound_power() if proven else power)
     return _Case(
         policy=policy,
         sample=sample,
@@ -170,7 +172,7 @@ def _surge(policy: Policy, memory: Memory, sample: Sample, lag: float) -> float:
 
     Without it, the mean would follow a step over many samples, and every one of them would ask for another change.
     """
-    power = (memory.capacity.per_unit or 0.0) * sizing.effective(sample.units, sample.partitions)
+    power = (memory.capacity.per_unit or 0.0) * sample.units
     if lag <= vetoes.BACKLOG_S * (power or memory.arrivals or 0.0):
         return 0.0
     # Where there is nobody to work, what waits is proof enough.

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import msgspec
 
+Held = Literal["paused", "overridden", "late"]
+"""Why nothing may change whatever the load: the autoscaler is paused, a person decided, or the look is long past."""
 Reason = Literal[
-    "stale", "changing", "no_metrics", "below_min", "above_max", "idle", "asleep", "wake", "undo", "lag", "load",
+    Held, "stale", "changing", "no_metrics", "below_min", "above_max", "idle", "asleep", "wake", "undo", "lag", "load",
     "forecast", "hot_key", "hot_partition", "throttled", "ineffective", "at_max", "at_partitions", "confirming",
-    "cooldown", "not_worth_it", "no_capacity", "low_load", "trim", "backlog", "memory", "down_window", "margin", "steady",
-    "in_band",
+    "cooldown", "not_worth_it", "no_capacity", "low_load", "trim", "backlog", "memory", "down_window", "margin",
+    "steady", "in_band",
 ]  # fmt: skip
 """Why the controller decides as it does; docs/explanation/scaling.md explains each."""
 
@@ -53,9 +55,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds that the last changes paused the target, the latest last, at most five."""
     changing: bool = False
     """Whether a change is under way."""
-    held: str | None = None
-    """Why nothing may change now whatever the load: `paused`, `overridden` by a person, or `late`, a look that is
-    long past."""
+    held: Held | None = None
+    """Why nothing may change now, if so."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from signalbox.ids import derived_id
-from signalbox.scaling.model import Decision
+from signalbox.scaling.model import Decision, Held
 
 Kind = Literal["high_load", "low_load", "queue_overflow"]
 #: An emergency adds this share of the agents there are,
@@ -39,7 +39,7 @@ class Occasion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cooldown_s: float = 0.0
     changed_at: float | None = None
     """When the pool was last changed, in Unix seconds."""
-    held: str | None = None
+    held: Held | None = None
     """Why nothing may change now, as in `Sample`."""
     measured: bool = False
     """Whether the load was measured of something else while the pool itself is measured, too."""

@@ -32,9 +32,13 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """As many units as can share the load; None if any number can."""
 
     def power(self, units: int) -> float:
-        """Records per second that so many units could do."""
+        """Records per second that so many units could do if they share the work evenly."""
         alpha = self.alpha if units > self.units else 1.0
-        return self.capacity * alpha * effective(units, self.partitions)
+        return self.capacity * alpha * units
+
+    def bound_power(self) -> float:
+        """Records per second that the present units can do if each works off its own partitions."""
+        return self.capacity * effective(self.units, self.partitions)
 
 
 def target_rate(policy: Policy, demand: Demand) -> float:
@@ -111,7 +115,7 @@ def _extra(policy: Policy, demand: Demand) -> float:
 
 def _units(rate: float, demand: Demand) -> int:
     needed = rate / demand.capacity
-    if needed > effective(demand.units, demand.partitions):
+    if needed > demand.units:
         needed /= demand.alpha
     return math.ceil(min(needed, 1e9) - _TOLERANCE)
 

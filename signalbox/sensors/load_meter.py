@@ -67,15 +67,15 @@ class Counts:
     """Counters of processes that may be others at the next look: how much they have grown since the last one."""
 
     def __init__(self) -> None:
-        self._last: dict[Any, float] | None = None
+        self._last: dict[Any, float] = {}
 
     def grown(self, counts: Mapping[Any, float], *, complete: bool = True) -> dict[Any, float] | None:
         """By how much each has grown; None if one was not there at the last look, or began anew.
 
-        Of a look that is not complete nothing is told, and with it nothing is compared.
+        Of a look that is not complete nothing is told.
         """
-        last, self._last = self._last, dict(counts) if complete else None
-        if not complete or last is None or any(key not in last or value < last[key] for key, value in counts.items()):
+        last, self._last = self._last, dict(counts)
+        if not complete or any(key not in last or value < last[key] for key, value in counts.items()):
             return None
         return {key: value - last[key] for key, value in counts.items()}
 
@@ -122,6 +122,7 @@ class FlowMeter:
             memory=max((float(answer["memory"]) for answer in look.told() if "memory" in answer), default=None),
             partitions=self._partitions(look.at),
             hottest=max(waiting.values()) / lag if waiting and lag else None,
+            hot_key=_hot_key(look, waiting),
             stuck=len(stuck),
             stuck_lag=float(sum(stuck.values())) if stuck else None,
             pauses=look.pauses[-5:],
@@ -223,6 +224,14 @@ class PoolMeter:
 
 def _by_process(look: Look, name: str) -> dict[Any, float]:
     return {answer["pid"]: float(answer[name]) for answer in look.told() if name in answer}
+
+
+def _hot_key(look: Look, waiting: Mapping[str, int] | None) -> str | None:
+    """What makes up most of the fullest partition, if a worker has seen that."""
+    if not waiting or not any(waiting.values()):
+        return None
+    seen: dict[str, str] = {part: key for answer in look.told() for part, key in answer.get("hot_keys", {}).items()}
+    return seen.get(max(waiting, key=lambda part: waiting[part]))
 
 
 def _growth(before: Mapping[str, int] | None, now: Mapping[str, int] | None) -> dict[str, int] | None:

@@ -24,7 +24,7 @@ from signalbox.agents.skill import Skill
 from signalbox.agents.task_agent import TaskAgent
 from signalbox.scaling import controller, rules
 from signalbox.scaling.memory import Memory
-from signalbox.scaling.model import Decision, Sample
+from signalbox.scaling.model import Decision, Held, Sample
 from signalbox.scaling.policy import Policy, Units
 from signalbox.scaling.records import to_payload
 
@@ -287,7 +287,7 @@ class AutoScalingSkill(Skill):
             return Policy(min=self.settings.min_agents, max=self.settings.max_agents, pause_s=_POOL_PAUSE_S)
         return policy if "pause_s" in policy.model_fields_set else policy.model_copy(update={"pause_s": _POOL_PAUSE_S})
 
-    def _held(self, state: State, known: Known, at: float, context: Context) -> str | None:
+    def _held(self, state: State, known: Known, at: float, context: Context) -> Held | None:
         """Why nothing may change now."""
         if state.paused:
             return "paused"

@@ -55,3 +55,29 @@ def test_two_workers_answer_every_task_once_and_tell_of_each_action_once(
     actions = Counter((one.signal.type, one.signal.data["action"]) for one in telemetry)
     names = ("validate_task", "process_task", "complete_task")
     assert actions == {(f"agent.action.{when}", name): submitted for when in ("starting", "finished") for name in names}
+
+
+@pytest.mark.parametrize(("workers", "rate"), [(1, 2_000), (2, 500)])
+def test_transactions_show_every_answer_once_and_never_what_was_taken_back(
+    make_node: Callable[..., MortalNode],
+    broker: MortalBroker,
+    rng: random.Random,
+    rounds: int,
+    closing: ExitStack,
+    summarize: Callable[[str], None],
+    workers: int,
+    rate: float,
+) -> None:
+    """With `exactly_once`, readers of what is committed see each answer once; others also see what was undone."""
+    settings = {"flows.agents.delivery": "exactly_once", "telemetry.actions": "false"}
+    node = make_node(workers=workers, settings=settings)
+    run = TaskRun(node, broker, rng, closing, rate=rate)
+    run.strike(plan_faults(rng, max(2, rounds // 2), broker=1 if rounds >= 10 else 0))
+    submitted = run.finish()
+    undone = len(run.read("results", uncommitted=True)) - submitted
+    summarize(run.report(f"exactly once, {workers} workers, {undone} answers written and undone", submitted))
+    assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
+    run.end(submitted)
+    assert undone > 0
+    for topic in ("dead-letters", "telemetry"):
+        assert doubled_ids(run.read(topic)) == []

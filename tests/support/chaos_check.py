@@ -32,15 +32,16 @@ class Written:
 
 
 class TopicLog:
-    """One topic read from its start, bit by bit."""
+    """One topic read from its start, bit by bit; `uncommitted` shows what transactions have taken back, too."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, *, uncommitted: bool = False) -> None:
         self._topic = topic
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "group.id": "chaos-check",
                 "client.id": "chaos-check",
+                "isolation.level": "read_uncommitted" if uncommitted else "read_committed",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,

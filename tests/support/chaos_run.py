@@ -71,9 +71,9 @@ class TaskRun:
         self.ledger.check(submitted)
         assert not self.node.orphans()
 
-    def read(self, topic: str) -> list[Any]:
-        """All of another topic."""
-        return list(self._log(topic, self._stack).read_on(timeout_s=PATIENCE_S))
+    def read(self, topic: str, *, uncommitted: bool = False) -> list[Any]:
+        """All of a topic."""
+        return list(self._log(topic, self._stack, uncommitted=uncommitted).read_on(timeout_s=PATIENCE_S))
 
     def state(self) -> dict[str, int]:
         """What each task agent has counted."""
@@ -90,8 +90,8 @@ class TaskRun:
             f"duplicated {doubled}; seconds until answers flowed again, median/slowest: {times}"
         )
 
-    def _log(self, topic: str, stack: ExitStack) -> TopicLog:
-        log = TopicLog(self.node.bootstrap, f"{self.node.prefix}{topic}")
+    def _log(self, topic: str, stack: ExitStack, *, uncommitted: bool = False) -> TopicLog:
+        log = TopicLog(self.node.bootstrap, f"{self.node.prefix}{topic}", uncommitted=uncommitted)
         stack.callback(log.close)
         return log
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from confluent_kafka import Message
 
+from connectors.kafka.parts import part_name
 from connectors.kafka.placement import Placement
-from connectors.kafka.source import KafkaSource, PartState, part_name
+from connectors.kafka.source import KafkaSource, PartState
 from connectors.segments import SegmentStore
 from flows.intake import Addressed, Intake, Pulse
 from flows.operators import GroupLogic, Runtime

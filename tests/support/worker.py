@@ -13,9 +13,9 @@ from typing import Any
 from connectors.brokers.process import LOOPBACK, free_port
 from connectors.kafka.admin import KafkaAdmin
 from connectors.kafka.offsets import end_offsets
+from connectors.kafka.parts import split_part
 from connectors.kafka.publisher import KafkaPublisher
 from connectors.kafka.reader import KafkaReader
-from connectors.kafka.source import split_part
 from schemas.signal import Signal, decode, new_signal
 from signalbox.config import TOPICS, Settings, resolved_environment
 from signalbox.errors import Unreachable

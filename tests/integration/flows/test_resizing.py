@@ -60,10 +60,9 @@ class Pool:
         return sum(map(len, listed))
 
     def crash(self, victim: int) -> None:
-        """SIGKILL of one worker, which takes the others along; then all are started again."""
-        self.workers[victim].kill()
-        for worker in self.workers:
-            worker.await_exit()
+        """SIGKILL of one worker, and then of the rest as a supervisor does; then all are started again."""
+        for worker in (self.workers[victim], *self.workers):
+            worker.kill()
         self.start()
 
 

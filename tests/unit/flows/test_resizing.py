@@ -184,7 +184,7 @@ def test_no_mix_of_resizes_and_crashes_loses_doubles_or_reorders(monkeypatch: py
     """Each signal is answered once, by the same member in every repetition, and those of a subject in their order."""
     monkeypatch.setattr(source, "_REACH", reach)
     run_state_machine_as_test(
-        ResizingMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        ResizingMachine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
     )
 
 

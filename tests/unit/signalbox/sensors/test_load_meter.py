@@ -149,6 +149,15 @@ def test_the_hottest_partition_has_its_share_of_what_waits() -> None:
     assert told.hottest == pytest.approx(100 / 120)
 
 
+def test_a_hot_key_is_that_of_the_fullest_partition() -> None:
+    """The hot key of another partition does not matter, nor does one where nothing waits."""
+    hot = []
+    for ends in ({"signals-0": 900, "signals-1": 20}, {"signals-0": 10, "signals-1": 20}, {"signals-0": 0}):
+        one = worker(positions=at(dict.fromkeys(ends, 0)), hot_keys={"signals-0": "order-7"})
+        hot.append(meter().measure(look(0, ends, one)).hot_key)
+    assert hot == ["order-7", None, None]
+
+
 def test_a_partition_that_stands_while_others_move_is_stuck() -> None:
     """A record that cannot be got past shows after a while, with what waits behind it."""
     one = meter()

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.control import ScaleCommand
 from schemas.payloads.scaling import AgentScaled, ScalingDecision
@@ -207,6 +209,16 @@ def test_what_is_measured_goes_to_the_controller() -> None:
     )
 
 
+def test_a_pool_is_resized_without_a_pause() -> None:
+    """A pool's policy prices a change at next to nothing unless it says otherwise, and has the bounds of the skill."""
+    told: Told = []
+    pools = {"slow": {"pause_s": 3}, "wide": {"max": 70}}
+    harness = autoscaled(decide=wanting(1, told), pools=pools, max_agents=20)
+    for pool in ("slow", "wide", "task_agent"):
+        harness.send("agent.queue.metrics", {"units": 1}, subject=f"pool/{pool}")
+    assert [(policy.pause_s, policy.max) for policy, _, _ in told] == [(3, 10), (0.001, 70), (0.001, 20)]
+
+
 def test_every_decision_is_recorded_and_one_to_scale_is_a_command() -> None:
     """A pool's new agents are told of as well; a flow has none."""
     harness = autoscaled(decide=wanting(3, []))
@@ -406,3 +418,45 @@ def _feed(harness: Harness, *, samples: int, **measured: float) -> None:
     for _ in range(samples):
         later(harness, 2)
         harness.send("agent.queue.metrics", {"units": 5, **measured}, subject="pool/task_agent")
+
+
+_EVENTS = st.tuples(
+    st.sampled_from(["high", "low", "overflow", "person", "measured", "wait"]), st.integers(min_value=1, max_value=12)
+)
+
+
+@given(st.lists(_EVENTS, max_size=25))
+@settings(max_examples=40)
+def test_agents_come_and_go_as_ordered_whatever_happens(events: list[tuple[str, int]]) -> None:
+    """Whoever asks for what: orders stay within bounds, and the agents told of are always 1 to the latest size."""
+    harness = autoscaled(decide=wanting(9, []), cooldown_s=0, override_s=1, sizes={"task_agent": 4})
+    size, orders = 4, 0
+    for event, number in events:
+        match event:
+            case "high" | "low":
+                harness.send(f"system.load.{event}", {"load": 1 if event == "high" else 0})
+            case "overflow":
+                harness.send("agent.queue.overflow", {"queued": number})
+            case "measured":
+                harness.send("agent.queue.metrics", {"units": size}, subject="pool/task_agent")
+            case "wait":
+                later(harness, number)
+            case "person":
+                resized = {"pool": "task_agent", "size": number, "before": size}
+                harness.send("scaling.pool.resized", resized)
+                size = number
+        for _, desired, expected in commands(harness)[orders:]:
+            assert expected == size
+            assert 1 <= desired <= 10
+            size, orders = desired, orders + 1
+    there = set(range(1, 5))
+    for signal in harness.emitted("scaling.agent.*"):
+        number = int(signal.data["agent_id"].rpartition("_")[2])
+        if signal.type.endswith("spawned"):
+            there.add(number)
+        else:
+            there.remove(number)
+        assert there == set(range(1, signal.data["total_agents"] + 1))
+    assert len(there) == size
+    # This app has the autoscaler alone, and so nobody whom its commands are for.
+    assert {letter["reason"] for letter in harness.dead_letters} <= {"unknown_target"}

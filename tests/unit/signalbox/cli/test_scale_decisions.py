@@ -13,6 +13,7 @@ from signalbox.cli import main, scale_explain, scale_simulate
 from signalbox.cli.base import Command, Root, group
 from signalbox.scaling import records
 from signalbox.scaling.model import Decision
+from signalbox.scaling.rules import Occasion, judge
 from tests.support.fakes import MemoryBroker
 from tests.unit.signalbox.cli.conftest import Cli
 from tests.unit.signalbox.scaling.load import Target
@@ -110,6 +111,17 @@ def test_a_sample_that_decided_nothing_can_be_explained(scale, broker):
     assert result.exit_code == 0
     assert "no_metrics" in result.stdout
     assert "rate / utilization" not in result.stdout
+
+
+def test_explain_tells_decisions_by_rule_too(scale, broker):
+    """A decision that a rule made is shown with what it followed from, and made again by the rule."""
+    occasion = Occasion(rule="high_load", cause="1", target="pool/task_agent", at=9.0, units=5, min=1, max=9, load=0.9)
+    record(broker, judge(occasion))
+    result = scale("explain", judge(occasion).id)
+    assert result.exit_code == 0, result.output
+    assert "scale: 5 -> 6" in result.stdout
+    assert "occasion.load" in result.stdout
+    assert "the same" in result.stdout
 
 
 def test_simulate_compares_policies(scale):
