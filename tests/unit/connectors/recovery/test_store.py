@@ -135,7 +135,9 @@ def test_damaged_copies_are_passed_over(directory: Path) -> None:
 
 def test_without_a_copy_yet_all_is_made_again_from_the_beginning(directory: Path) -> None:
     """Damage before the first copy leaves the known beginnings of input and output, and sets the rest aside."""
-    FakeRun(directory).epochs(3)
+    run = FakeRun(directory)
+    run.epochs(3)
+    run.drain()
     delete(directory / "engine" / "part-0.sqlite3", Random(SEED))
     store = RecoveryStore(directory)
     assert store.prepare().used == "beginning"
@@ -208,3 +210,14 @@ def test_nothing_is_replaced_under_a_worker(directory: Path) -> None:
             store.prepare()
     assert not store.report().running
     assert store.prepare().used == "1-1"
+
+
+def test_a_seal_that_comes_late_tells_of_no_damage(directory: Path) -> None:
+    """Sealing while a worker has begun does nothing, so what that worker writes is not taken for damage."""
+    store = RecoveryStore(directory)
+    run = FakeRun(directory)
+    with store.in_use():
+        store.seal()
+        run.epochs(4)
+    run.drain()
+    assert store.prepare().damages == ()
