@@ -120,15 +120,7 @@ def assemble(
         full=executor.is_full,
         sizing=pools,
     )
-    transactions = Transactions(
-        settings.kafka,
-        directory=settings.node.data_dir / "transactions",
-        flow=name,
-        index=index,
-        workers=workers,
-        epoch_ms=flow_settings(settings, name).epoch_ms,
-        used=flow_settings(settings, name).delivery == "exactly_once",
-    )
+    transactions = _transactions(name, settings, workers=workers, index=index)
     sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions)
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
     return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
@@ -143,6 +135,19 @@ def flow_settings(settings: Settings, name: str) -> FlowSettings:
     """The settings of the flow of this name."""
     found: FlowSettings = getattr(settings.flows, name)
     return found
+
+
+def _transactions(name: str, settings: Settings, *, workers: int, index: int) -> Transactions:
+    flow = flow_settings(settings, name)
+    return Transactions(
+        settings.kafka,
+        directory=settings.node.data_dir / "transactions",
+        flow=name,
+        index=index,
+        workers=workers,
+        epoch_ms=flow.epoch_ms,
+        used=flow.delivery == "exactly_once",
+    )
 
 
 def _wire(  # noqa: PLR0917

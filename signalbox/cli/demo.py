@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from signalbox.cli import demo_burst
 from signalbox.cli.base import session
-from signalbox.cli.demo_burst import SETTINGS as BURST_SETTINGS
 from signalbox.cli.demo_burst import Burst, show_burst
 from signalbox.cli.demo_outage import Outage, show_outage
 from signalbox.cli.demo_watch import wait_until, watching
@@ -93,13 +93,13 @@ def _node(data_dir: Path) -> Iterator[str]:
         "agents.monitor_agent.state.alert_threshold": str(_ALERT_THRESHOLD),
         "log.console": "false",
         "actions.http.allow_private": "true",  # the service that it calls is on this machine
-        **BURST_SETTINGS,
+        **demo_burst.SETTINGS,
     }
     command = [sys.executable, "-m", "signalbox.cli", "--profile", "dev", "--data-dir", str(data_dir)]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]
     process = subprocess.Popen(
-        [*command, "up", "--broker", "embedded", "--http", "127.0.0.1:0", "--app", "signalbox.cli.demo_burst:app"],
+        [*command, "up", "--broker", "embedded", "--http", "127.0.0.1:0", "--app", demo_burst.APP],
         stdout=subprocess.PIPE,
         text=True,
     )

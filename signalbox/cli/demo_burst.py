@@ -9,21 +9,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from schemas.signal import Signal
-from signalbox.agents import Agent, Directive, Emit, Keyed, on
-from signalbox.app import App
 from signalbox.cli.demo_watch import wait_until, watching
 from signalbox.cli.session import SOURCE
 from signalbox.errors import SignalboxError
 
 if TYPE_CHECKING:
+    from schemas.signal import Signal
     from signalbox.cli.node_client import NodeClient
     from signalbox.config import KafkaSettings
 
 Say = Callable[[str], None]
 
-#: What one inspection takes, so one worker does a little less than 500 a second.
-_INSPECTION_S = 0.002
+#: The app, in which one worker inspects a little less than 500 a second.
+APP = "signalbox.cli.demo_parcels:app"
 _PER_S = 800
 _BURST_S = 12.0
 _SHELVES = 200
@@ -37,21 +35,6 @@ SETTINGS = {
     "scaling.flows.agents.pause_s": "0.5",
     "scaling.flows.agents.down_window_s": "8",
 }
-
-
-class ParcelInspector(Agent):
-    """Looks at every parcel of its shelf for two milliseconds, as a costly check would."""
-
-    addressing = Keyed()
-
-    @on("parcel.scanned")
-    def inspect(self, state: Any, signal: Signal[Any]) -> Iterator[Directive]:
-        """Inspect one parcel."""
-        time.sleep(_INSPECTION_S)
-        yield Emit("parcel.inspected", {"parcel": signal.data["parcel"]}, topic="results")
-
-
-app = App(agents=[ParcelInspector])
 
 
 @dataclass(slots=True)
@@ -109,7 +92,7 @@ def _send(kafka: "KafkaSettings", burst: Burst) -> None:
     publisher.close()
 
 
-def _note(burst: Burst, say: Say, topic: str, signal: Signal[Any]) -> None:
+def _note(burst: Burst, say: Say, topic: str, signal: "Signal[Any]") -> None:
     if signal.type == "parcel.inspected":
         burst.inspected[signal.data["parcel"]] += 1
     elif signal.subject != "flow/agents":

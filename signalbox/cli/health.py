@@ -38,6 +38,7 @@ def lag(ctx: typer.Context) -> None:
     """Show how many records each flow is behind, by partition and in total.
 
     A partition with records on which a flow has never confirmed a position has an unknown lag, and so has the total.
+    A flow other than agents that has confirmed nothing at all does not run here, and is left out.
     """
     state = session(ctx)
     settings = state.connected()
@@ -47,6 +48,8 @@ def lag(ctx: typer.Context) -> None:
     rows: list[dict[str, Any]] = []
     for flow in type(settings.flows).model_fields:
         partitions = admin.lag(settings.topic(f"signalbox.{flow}"), names)
+        if flow != "agents" and all(one.position is None for one in partitions):
+            continue
         shown = [_lag_row(flow, one) for one in partitions if one.position is not None or one.topic in inputs]
         lags = [row["lag"] for row in shown]
         if unknown := lags.count(None):

@@ -170,7 +170,7 @@ class Scaler:
                 await asyncio.wait({work})
         flow.change = None
         if work.cancelled():
-            metrics.RESCALES.labels(flow=group.name, result="superseded").inc()
+            metrics.RESCALES.labels(flow=group.name, status="superseded").inc()
             story.tell("superseded", "failed", error=f"{_wanted(flow)} workers are wanted by now")
         elif (error := work.exception()) is not None:
             self._failed(flow, change, story, error)
@@ -183,13 +183,13 @@ class Scaler:
         if pause_s is not None:
             flow.pauses = [*flow.pauses, round(pause_s, 4)][-_KEPT_PAUSES:]
             metrics.RESCALE_PAUSE.labels(flow=group.name).observe(pause_s)
-        metrics.RESCALES.labels(flow=group.name, result="completed").inc()
+        metrics.RESCALES.labels(flow=group.name, status="completed").inc()
         story.tell("done", "completed", pause_s=pause_s)
 
     def _failed(self, flow: FlowTarget, change: Change, story: "_Story", error: BaseException) -> None:
         if not isinstance(error, SignalboxError):
             raise error
-        metrics.RESCALES.labels(flow=story.flow, result="failed").inc()
+        metrics.RESCALES.labels(flow=story.flow, status="failed").inc()
         if _wanted(flow) == change.desired:  # nobody has asked for anything else meanwhile
             flow.workers = change.before
         story.tell("rollback", "failed", error=str(error))

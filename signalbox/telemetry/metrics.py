@@ -173,8 +173,8 @@ RESCALE_PAUSE = Histogram(
 )
 RESCALES = Counter(
     "signalbox_scaler_rescales",
-    "Changes of the number of workers; result is completed, failed or superseded.",
-    ["flow", "result"],
+    "Changes of the number of workers; status is completed, failed or superseded.",
+    ["flow", "status"],
     registry=SUPERVISOR,
 )
 FLOW_LAG = Gauge(

@@ -45,7 +45,7 @@ def test_one_line_on_stdout_when_ready(bare_cli: Cli) -> None:
     """The ready line is all that stdout gets."""
     result = bare_cli("up")
     assert (result.exit_code, result.stdout) == (0, "ready http://127.0.0.1:1 kafka 127.0.0.1:2\n")
-    assert FakeNode.made[0].flows == ["agents"]
+    assert FakeNode.made[0].flows == ["agents", "scaling"]
 
 
 def test_words_become_settings(bare_cli: Cli) -> None:
