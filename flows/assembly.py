@@ -7,6 +7,7 @@ Which agents a flow runs, and what it reads, is up to its module: `flows.agents`
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -89,18 +90,16 @@ def assemble(
         NotFound: a topic is missing.
         Unreachable: no broker answers.
         Conflict: the data directory belongs to another cluster.
+        StateDamaged: what it began with cannot be read.
     """
     recovery = settings.node.data_dir / "recovery" / name
     starts, ends = origins(recovery, settings.kafka, inputs=inputs, outputs=TOPICS)
-    partitions: dict[str, int] = {}
-    for topic, partition in ends:
-        partitions[topic] = max(partitions.get(topic, 0), partition + 1)
     drain = threading.Event()
     runtime = Runtime(
         settings=settings,
         plan=plan,
         topics=topic_router(settings.kafka.routes),
-        placement=Placement(partitions),
+        placement=Placement(Counter(topic for topic, _ in ends)),
         store=SegmentStore(recovery / "segments", RecoveryStore(recovery).suspect),
         clock=SystemClock(),
         stats=Stats(),

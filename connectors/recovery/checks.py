@@ -16,18 +16,20 @@ from pathlib import Path
 
 import msgspec
 
-from connectors.durable import Unreadable, read_document
 from connectors.recovery import engine
-from connectors.recovery.beginnings import LOST, ORIGINS, origins_damage
+from connectors.recovery.beginnings import ORIGINS, beginnings
 from connectors.recovery.engine import EngineDamaged, EngineState
 from connectors.recovery.wal import log_damage
 from connectors.segments import Piece
+from signalbox.durable import Unreadable, read_document
 from signalbox.ports import Damage
 
 ENGINE, SEGMENTS, SEAL = "engine", "segments", "sealed.json"
 #: The engine's store and its log. The log's index beside them is made again by whoever opens them first.
 ENGINE_FILES = tuple(f"{ENGINE}/{engine.FILE}{suffix}" for suffix in ("", "-wal"))
 _POSITIONS = "all positions in input and output, and which pieces of saved state count"
+
+_BEGINNINGS = "the Kafka cluster it belongs to, and where partitions begin that have no position yet"
 
 
 class Seal(msgspec.Struct):
@@ -44,7 +46,7 @@ def check(directory: Path, *, thorough: bool, running: bool = False) -> tuple[En
         thorough: read all saved state.
         running: workers may write there meanwhile, so what changes all the time is not checked.
     """
-    origins, damages = origins_damage(directory)
+    found, damages = beginnings(directory)
     store = directory / ENGINE / engine.FILE
     if not store.exists():
         if _was_used(directory):
@@ -61,8 +63,8 @@ def check(directory: Path, *, thorough: bool, running: bool = False) -> tuple[En
         state = _read(store.parent, thorough=thorough or not sealed, running=running)
     except EngineDamaged as error:
         return EngineState(), [*damages, _engine_damage("", str(error))]
-    if state.executions and origins is None and not damages:
-        damages.append(Damage(file=ORIGINS, what="it is missing", lost=LOST))
+    if state.executions and ORIGINS not in found and not damages:
+        damages.append(Damage(file=ORIGINS, what="it is missing", lost=_BEGINNINGS))
     return state, [*damages, *_pieces_damage(directory, state, thorough=thorough)]
 
 

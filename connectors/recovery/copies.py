@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from connectors.durable import Unreadable, read_document, sync_directory, write_document
 from connectors.recovery import checks, engine
-from connectors.recovery.beginnings import read_origins, write_origins
+from connectors.recovery.beginnings import beginnings, write_beginnings
 from connectors.recovery.engine import EngineDamaged, EngineState
 from connectors.segments import Piece
+from signalbox.durable import Unreadable, read_document, sync_directory, write_document
 from signalbox.errors import StateDamaged
 from signalbox.ports import Damage, KeptCopy
 
@@ -65,9 +65,7 @@ def keep_copy(directory: Path, generation: int) -> KeptCopy | None:
         state = _link(directory, scratch)
         if not state.executions:
             return None
-        origins = read_origins(directory)
-        if origins is not None:
-            write_origins(scratch, origins)
+        write_beginnings(scratch, beginnings(directory)[0])
         for name, pieces in checks.files_needed(state).items():
             _own(scratch, name, pieces)
         manifest = Manifest(

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from connectors.durable import Unreadable, read_document, sync_directory, write_document
 from connectors.recovery import checks, copies
-from connectors.recovery.beginnings import ORIGINS, TWIN, origins_damage, write_origins
+from connectors.recovery.beginnings import FILES, ORIGINS, beginnings, write_beginnings
+from signalbox.durable import Unreadable, read_document, sync_directory, write_document
 from signalbox.ports import Damage, Prepared
 
 ASIDE, BEGINNING = "damaged-", "beginning"
 _JOURNAL, _RESTORING = "falling-back.json", "restoring"
 _ASIDE_KEPT = 3
 #: What a copy replaces; of the beginning there is no engine's store.
-_ENTRIES = (checks.ENGINE, checks.SEGMENTS, ORIGINS, TWIN)
+_ENTRIES = (checks.ENGINE, checks.SEGMENTS, *FILES)
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -103,10 +103,10 @@ def _restore(directory: Path, copy: Path) -> bool:
 
 
 def _restore_beginning(directory: Path) -> bool:
-    origins = origins_damage(directory)[0]
-    if origins is not None:
-        write_origins(_fresh(directory), origins)
-    return origins is not None
+    found = beginnings(directory)[0]
+    if ORIGINS in found:
+        write_beginnings(_fresh(directory), found)
+    return ORIGINS in found
 
 
 def _fresh(directory: Path) -> Path:

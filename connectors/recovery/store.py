@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from connectors.durable import Unreadable, read_document, write_document
 from connectors.recovery import checks, copies, engine, fallback
-from connectors.recovery.beginnings import ORIGINS, TWIN, origins_damage, write_origins
+from connectors.recovery.beginnings import FILES, ORIGINS, beginnings, write_beginnings
 from connectors.recovery.engine import EngineState
+from signalbox.durable import Unreadable, read_document, write_document
 from signalbox.errors import Conflict, StateDamaged
 from signalbox.ports import Damage, KeptCopy, Prepared, RecoveryReport
 from signalbox.telemetry.logs import get_logger
@@ -86,7 +86,7 @@ class RecoveryStore:
         names = [self.directory / copies.DIRECTORY / name for name in copies.names(self.directory)]
         kept = tuple(copies.described(copy, copies.damages_of(copy)) for copy in names)
         sound = [copy.name for copy in kept if not copy.damages]
-        if not kept and origins_damage(self.directory)[0] is not None:
+        if not kept and ORIGINS in beginnings(self.directory)[0]:
             sound = [fallback.BEGINNING]
         return RecoveryReport(
             directory=self.directory,
@@ -119,7 +119,7 @@ class RecoveryStore:
         if not suspected and self._checked() == self._fingerprint():
             (self.directory / checks.SEAL).unlink(missing_ok=True)
             return None
-        self._mend_origins()
+        self._mend_beginnings()
         damages = self._damages(thorough=suspected)
         prepared = self._fall_back(damages) if damages else None
         for name in (_SUSPECT, checks.SEAL):
@@ -139,12 +139,12 @@ class RecoveryStore:
                 return [Damage(file=f"{checks.ENGINE}/{engine.FILE}", what=what, lost="the epochs between")]
         return []
 
-    def _mend_origins(self) -> None:
-        origins, damages = origins_damage(self.directory)
-        if origins is not None and damages:
-            write_origins(self.directory, origins)
+    def _mend_beginnings(self) -> None:
+        found, damages = beginnings(self.directory)
+        if damages:
+            write_beginnings(self.directory, found)
             for damage in damages:
-                log.warning("mended from its twin", file=damage.file, what=damage.what)
+                log.warning("damaged", file=damage.file, what=damage.what, lost=damage.lost)
 
     def _fall_back(self, damages: list[Damage]) -> Prepared:
         if self._is_in_use():
@@ -190,7 +190,7 @@ class RecoveryStore:
     def _fingerprint(self) -> dict[str, list[int]]:
         """Of the files that every execution changes: as at the last check, if none has begun since."""
         found: dict[str, list[int]] = {}
-        for name in (*checks.ENGINE_FILES, ORIGINS, TWIN):
+        for name in (*checks.ENGINE_FILES, *FILES):
             with contextlib.suppress(FileNotFoundError):
                 stat = (self.directory / name).stat()
                 found[name] = [stat.st_ino, stat.st_size, stat.st_mtime_ns]

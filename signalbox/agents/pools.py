@@ -8,7 +8,6 @@ the sizes: `connectors.kafka.source`; who runs the members: `signalbox.agents.gr
 
 import fcntl
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import msgspec
 
 from signalbox.agents.contract import Pool
 from signalbox.agents.plan import Kind, Plan
-from signalbox.errors import ConfigError, NotFound
+from signalbox.durable import Unreadable, read_twins, write_twins
+from signalbox.errors import ConfigError, NotFound, StateDamaged
 
 log = logging.getLogger(__name__)
 
@@ -146,13 +146,12 @@ def _recorded(path: Path, sizes: dict[str, int]) -> dict[str, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = msgspec.json.decode(path.read_bytes(), type=dict[str, int]) if path.exists() else {}
+        try:
+            known = read_twins(path, dict[str, int]) or {}
+        except Unreadable as error:
+            msg = f"the sizes that pools began with cannot be read from {path}: {error}"
+            raise StateDamaged(msg, hint="the next start goes back to the newest sound copy") from error
         if new := sizes.keys() - known.keys():
             known |= {name: sizes[name] for name in new}
-            scratch = path.with_suffix(".tmp")
-            with scratch.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(known)))
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
+            write_twins(path, known)
     return known

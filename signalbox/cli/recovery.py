@@ -67,8 +67,10 @@ def _reports(state: "Session", flow: str | None) -> "dict[str, RecoveryReport]":
     """
     from signalbox import plugins
 
-    root = state.settings().node.data_dir / "recovery"
-    names = sorted(path.name for path in root.glob("*") if path.is_dir()) if flow is None else [flow]
+    settings = state.settings()
+    root = settings.node.data_dir / "recovery"
+    # What somebody has put aside lies beside the flows.
+    names = [name for name in type(settings.flows).model_fields if (root / name).is_dir()] if flow is None else [flow]
     missing = [name for name in names if not (root / name).is_dir()]
     if missing or not names:
         what = f"of flow {flow} " if missing else ""

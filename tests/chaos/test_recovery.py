@@ -11,10 +11,10 @@ import pytest
 
 from connectors.recovery.store import RecoveryStore
 from schemas.signal import Signal, new_signal
-from tests.support.chaos import MortalBroker, MortalNode
+from tests.support.chaos import MortalBroker, MortalNode, NodeEnded
 from tests.support.chaos_run import TaskRun, expected_state
 from tests.support.eventually import eventually
-from tests.support.recovery import damage
+from tests.support.recovery import damage, delete
 from tests.support.worker import PATIENCE_S, System, Worker
 
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka]
@@ -160,6 +160,34 @@ def test_a_node_mends_what_is_damaged_between_its_lives(
     run.end(submitted)
     went_back = node.log.read_text().count("went back to a copy")
     summarize(_report("node", struck, went_back, f"{submitted} tasks"))
+
+
+def test_a_node_without_anything_sound_says_how_to_go_on(
+    make_node: Callable[..., MortalNode], broker: MortalBroker, rng: random.Random, closing: ExitStack
+) -> None:
+    """It ends with 8 and changes nothing; what it advises leads to all state made again, and nothing answered twice."""
+    node = make_node(settings={"telemetry.actions": "false"})
+    run = TaskRun(node, broker, rng, closing, rate=200)
+    run.load.start()
+    run.answers_flow()
+    recovery = node.data_dir / "recovery" / "agents"
+    eventually(lambda: list(recovery.glob("copies/*/manifest.json")), timeout_s=PATIENCE_S)
+    node.drain()
+    for path in (recovery / "engine" / "part-0.sqlite3", *recovery.glob("copies/*/manifest.json")):
+        delete(path, rng)
+    node.up()
+    with pytest.raises(NodeEnded, match="with 8"):
+        node.ready()
+    assert f"mv {recovery} {recovery}.lost" in node.tail()
+    lost = recovery.with_name("agents.lost")
+    lost.mkdir()
+    for name in ("engine", "segments", "copies"):
+        if (recovery / name).exists():
+            (recovery / name).rename(lost / name)
+    node.up()
+    submitted = run.finish()
+    assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
+    run.end(submitted)
 
 
 def _report(name: str, struck: "Counter[str]", went_back: int, work: str) -> str:

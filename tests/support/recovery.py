@@ -12,7 +12,7 @@ import msgspec
 from bytewax.recovery import init_db_dir
 
 from connectors.recovery import engine
-from connectors.recovery.beginnings import Origins, write_origins
+from connectors.recovery.beginnings import Origins, write_beginnings
 from connectors.segments import GroupSnapshot, Piece, SegmentStore
 
 GROUPS = 6
@@ -33,7 +33,8 @@ class FakeRun:
         if not (directory / "engine").exists():
             (directory / "engine").mkdir(parents=True)
             init_db_dir(directory / "engine", 1)
-            write_origins(directory, Origins("a-cluster", dict.fromkeys(INPUTS, 0), dict.fromkeys(OUTPUTS, 0)))
+            origins = Origins("a-cluster", dict.fromkeys(INPUTS, 0), dict.fromkeys(OUTPUTS, 0))
+            write_beginnings(directory, {"origins.json": origins, "pools.json": {"task_agent": 5}})
         before = engine.read_state(directory / "engine", thorough=False)
         self._number = before.executions
         self.epoch = max(1, before.epoch)

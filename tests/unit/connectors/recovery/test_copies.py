@@ -17,7 +17,9 @@ def test_copies_of_a_running_flow_are_of_one_moment(tmp_path: Path) -> None:
     """A flow that removes old pieces all the time is copied without a stop, each copy as a crash would leave it."""
     directory, ended = tmp_path / "recovery", threading.Event()
     store = RecoveryStore(directory)
-    FakeRun(directory).epochs(5)
+    first = FakeRun(directory)
+    first.epochs(5)
+    first.drain()
 
     def work() -> None:
         run = FakeRun(directory)
@@ -64,8 +66,10 @@ def test_a_damaged_piece_gets_into_no_copy(tmp_path: Path) -> None:
 def test_a_copy_shares_nothing_with_what_it_is_of(tmp_path: Path) -> None:
     """No file of a copy is the flow's own under another name: a flipped byte there does not reach the copy."""
     store = RecoveryStore(tmp_path)
-    FakeRun(tmp_path).epochs(6)
+    run = FakeRun(tmp_path)
+    run.epochs(6)
     store.keep_copy(1)
     store.keep_copy(1)
+    run.drain()
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len({path.stat().st_ino for path in files}) == len(files)

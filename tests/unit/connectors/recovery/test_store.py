@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -134,11 +135,14 @@ def test_damaged_copies_are_passed_over(directory: Path) -> None:
 
 def test_without_a_copy_yet_all_is_made_again_from_the_beginning(directory: Path) -> None:
     """Damage before the first copy leaves the known beginnings of input and output, and sets the rest aside."""
-    FakeRun(directory).epochs(3)
+    run = FakeRun(directory)
+    run.epochs(3)
+    run.drain()
     delete(directory / "engine" / "part-0.sqlite3", Random(SEED))
     store = RecoveryStore(directory)
     assert store.prepare().used == "beginning"
     assert sorted(path.name for path in directory.glob("origins*")) == ["origins.backup.json", "origins.json"]
+    assert sorted(path.name for path in directory.glob("pools*")) == ["pools.backup.json", "pools.json"]
     assert not (directory / "engine").exists()
     assert not (directory / "segments").exists()
     assert store.prepare().damages == ()
@@ -167,10 +171,13 @@ def test_when_nothing_is_sound_it_says_what_is_lost_and_how_to_go_on(directory: 
 def test_one_of_the_twins_is_mended_from_the_other(directory: Path) -> None:
     """A damaged file of beginnings costs nothing: no copy is needed for it."""
     _, last = _with_copy(directory)
-    for name, misfortune in (("origins.json", delete), ("origins.backup.json", flip), ("origins.json", truncate)):
-        misfortune(directory / name, Random(SEED))
-        assert RecoveryStore(directory).prepare().damages == ()
-        assert (directory / "origins.json").read_bytes() == (directory / "origins.backup.json").read_bytes() != b""
+    for kind, misfortune in product(("origins", "pools"), MISFORTUNES):
+        before = (directory / f"{kind}.json").read_bytes()
+        for name in (f"{kind}.json", f"{kind}.backup.json"):
+            misfortune(directory / name, Random(SEED))
+            assert [damage.file for damage in RecoveryStore(directory).report().damages] == [name]
+            assert RecoveryStore(directory).prepare().damages == ()
+            assert (directory / name).read_bytes() == before
     assert content(directory) == last
 
 
@@ -203,3 +210,14 @@ def test_nothing_is_replaced_under_a_worker(directory: Path) -> None:
             store.prepare()
     assert not store.report().running
     assert store.prepare().used == "1-1"
+
+
+def test_a_seal_that_comes_late_tells_of_no_damage(directory: Path) -> None:
+    """Sealing while a worker has begun does nothing, so what that worker writes is not taken for damage."""
+    store = RecoveryStore(directory)
+    run = FakeRun(directory)
+    with store.in_use():
+        store.seal()
+        run.epochs(4)
+    run.drain()
+    assert store.prepare().damages == ()

@@ -53,6 +53,34 @@ def read_document(path: Path, type: type[T]) -> T:
         raise Unreadable(msg) from error
 
 
+def twin_of(path: Path) -> Path:
+    """Where the second copy of a document lies that is kept twice."""
+    return path.with_name(f"{path.stem}.backup{path.suffix}")
+
+
+def write_twins(path: Path, content: object) -> None:
+    """Replace a document and its twin by this content."""
+    for one in (path, twin_of(path)):
+        write_document(one, content)
+
+
+def read_twins(path: Path, type: type[T]) -> T | None:
+    """The content of a document or of its twin, whichever is as it was written; None if there is neither.
+
+    Raises:
+        Unreadable: neither is as it was written.
+    """
+    problem: Unreadable | None = None
+    for one in (path, twin_of(path)):
+        try:
+            return read_document(one, type)
+        except Unreadable as error:
+            problem = error if one.exists() else problem
+    if problem is not None:
+        raise problem
+    return None
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file at once, and return when it is on the disk."""
     scratch = path.with_name(path.name + ".tmp")
