@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 #: The app, in which one worker inspects a little less than 500 a second.
 APP = "signalbox.cli.demo_parcels:app"
 _PER_S = 800
-_BURST_S = 12.0
+_BURST_S = 8.0
 _SHELVES = 200
 _TIMEOUT_S = 60.0
 _LOOK_S = 2.0
@@ -33,7 +33,7 @@ SETTINGS = {
     "scaling.flows.agents.cooldown_s": "3",
     "scaling.flows.agents.catch_up_s": "10",
     "scaling.flows.agents.pause_s": "0.5",
-    "scaling.flows.agents.down_window_s": "8",
+    "scaling.flows.agents.down_window_s": "4",
 }
 
 
