@@ -119,6 +119,8 @@ def assemble(
         watchers={EFFECTS_TOPIC: Ledger(executor)} if EFFECTS_TOPIC in inputs else {},
         full=executor.is_full,
         sizing=pools,
+        epoch_s=flow_settings(settings, name).epoch_ms / 1000,
+        workers=workers,
     )
     transactions = _transactions(name, settings, workers=workers, index=index)
     sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions)

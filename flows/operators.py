@@ -19,6 +19,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.operators import StatefulBatchLogic
 
 from connectors.kafka.placement import Placement
+from connectors.kafka.rests import GATHERING
 from connectors.kafka.source import CaughtUp, KafkaSource, Resized
 from connectors.segments import GroupSnapshot, Piece, SegmentStore, decode_snapshot
 from flows.intake import Input, Parcel, Pulse
@@ -226,7 +227,7 @@ class _PulsePartition(StatefulSourcePartition[Pulse, None]):
         return [Pulse.START if first else Pulse.BEAT]
 
     def next_awake(self) -> datetime | None:
-        return datetime.now(UTC) + _PULSE_LOOKS
+        return datetime.now(UTC) + (_PULSE_LOOKS if self._next_s else GATHERING)
 
     def snapshot(self) -> None:
         return None

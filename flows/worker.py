@@ -78,8 +78,9 @@ def run(
     _drain_on_signal(flow.drain, state)
     if standby is not None:
         flow.connect()
-        if not wait_for_start(standby):
+        if (start := wait_for_start(standby)) is None:
             return
+        flow.sink.hub.clean = start.clean
     _run(flow, settings, store, state, index=index, addresses=addresses)
 
 

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from connectors.kafka.client import client_config
 from connectors.kafka.hot_keys import HotKeys
 from connectors.kafka.pace import Pace
 from connectors.kafka.parts import part_name
+from connectors.kafka.rests import Rests
 from signalbox.config import KafkaSettings
 from signalbox.errors import ConfigError, SignalboxError
 
@@ -31,10 +31,6 @@ log = logging.getLogger(__name__)
 _BUFFERED_ROUNDS = 16
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
-#: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
-#: in its own time, every few records would take a round through the whole flow, which costs more than handling them.
-_PLENTY = 100
-_REST = timedelta(milliseconds=1.5)
 _METADATA_TIMEOUT_S = 30.0
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
@@ -51,7 +47,8 @@ class OffsetLost(SignalboxError):
 class ConsumerHub:
     """One consumer for all partitions of a worker. It runs on the engine's thread, so no record waits for a lock."""
 
-    def __init__(self, settings: KafkaSettings, group: str, poll_records: int) -> None:
+    def __init__(self, settings: KafkaSettings, group: str, poll_records: int, rests: Rests) -> None:
+        self.rests = rests
         self._settings = settings
         self._group = group
         self._pace = Pace(poll_records)
@@ -65,8 +62,6 @@ class ConsumerHub:
         self._mirrored_count = 0
         self._released: list[TopicPartition] = []
         """Where partitions that are let go have ended."""
-        self.awake_at: datetime | None = None
-        """When partitions are to be asked again; None is at once."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
         self.epochs = 0
@@ -148,7 +143,7 @@ class ConsumerHub:
         consumer = self._assigned()
         self._polled_at = now
         messages = consumer.consume(self._pace.records, 0)
-        self.awake_at = None if len(messages) >= _PLENTY else datetime.now(UTC) + _REST
+        self.rests.polled(len(messages))
         if messages:
             self._distribute(messages, consumer)
         if now - self._mirrored_at >= _MIRROR_EVERY_S:

@@ -108,6 +108,8 @@ class ProducerHub:
         self._looked_at = 0.0
         self._ends: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
         self._admin: AdminClient | None = None
+        self.clean = False
+        """Whether the run before has written and saved everything, so that there is nothing to read back."""
         self.failure: KafkaError | None = None
         self.waiting_since: float | None = None
         """Since when the broker has not acknowledged what was written, while that is waited for; monotonic."""
@@ -139,7 +141,8 @@ class ProducerHub:
         assert self._producer is not None, "made when the first partition was registered"
         if self._unread:
             new, self._unread = self._unread, []
-            self._read_back(new)
+            if not self.clean:
+                self._read_back(new)
         return self._producer
 
     def _read_back(self, parts: list["_Partition"]) -> None:

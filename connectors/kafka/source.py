@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ from confluent_kafka import Message
 
 from connectors.kafka.hub import ConsumerHub
 from connectors.kafka.parts import part_name, split_part
+from connectors.kafka.rests import GATHERING, Rests
 from signalbox.config import KafkaSettings
 
 #: So far a partition goes in an epoch at most, in offsets, or four times as far as in the one before. A worker manages
@@ -104,6 +105,8 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
         watchers: who follows a topic, by its name without prefix. Watched topics are read even while `full`.
         full: whether the flow has as much to do as it can take, and no further records are to be read.
         sizing: the sizes of the pools.
+        epoch_s: from one snapshot to the next.
+        workers: processes of the flow.
     """
 
     def __init__(
@@ -117,13 +120,16 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
         sizing: Sizing,
         watchers: Mapping[str, Watcher] = MappingProxyType({}),
         full: Callable[[], bool] = lambda: False,
+        epoch_s: float = 1.0,
+        workers: int = 1,
     ) -> None:
         self._starts = starts
         self._drain = drain
         self._watchers = watchers
         self._full = full
         self._sizing = sizing
-        self.hub = ConsumerHub(settings, group, poll_records)
+        self._workers = workers
+        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s, workers=workers))
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
@@ -137,7 +143,9 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
             state = (offset, self._sizing.at_start(sizes), bound)
         watcher = self._watchers.get(topic)
         may_read = (lambda: True) if watcher else (lambda: not self._full())
-        return Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
+        part = Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
+        part.gathers = self._workers > 1
+        return part
 
 
 class Partition(StatefulSourcePartition[Item, PartState]):
@@ -167,8 +175,11 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         """Where the partition ended when its first records came; -1 once the end was seen."""
         self.told: Mapping[str, int] | None = None
         """The sizes that the flow was last told of."""
+        self.gathers = False
+        """Whether other workers have to be found before the first records can be taken."""
         self._wanted = wanted
         self._snapshot_at = self.position
+        self._epoch_began_s = time.monotonic()
         self._ahead: list[Message] = []
         self._ended = False
         self._bound = max(self._repeated_until, self.position + _REACH)
@@ -208,12 +219,14 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         return [] if self._ahead else messages
 
     def next_awake(self) -> datetime | None:
-        return self._hub.awake_at
+        if self.told is None and self.gathers:
+            return datetime.now(UTC) + GATHERING
+        return self._hub.rests.next_awake(self._epoch_began_s)
 
     def snapshot(self) -> PartState:
         low = self.position if self._watcher is None else self._watcher.low_water(self.partition, self.position)
         self.saved = low
-        self._hub.epoch_at = time.monotonic()
+        self._hub.epoch_at = self._epoch_began_s = time.monotonic()
         self._hub.epochs += 1
         return low, self._next_sizes(), self._next_bound()
 

@@ -89,6 +89,7 @@ class Generation:
         self._children: list[ChildProcess] = []
         self._standbys: list[Standby] = []
         self._addresses: list[str] = []
+        self._begun = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -117,13 +118,18 @@ class Generation:
     async def _ready(self) -> None:
         await asyncio.gather(*(standby.ready() for standby in self._standbys))
 
-    async def begin(self) -> None:
-        """Let the processes begin, each when those before it listen."""
+    async def begin(self, *, clean: bool) -> None:
+        """Let the processes begin, each when those before it listen.
+
+        Args:
+            clean: whether the generation before has saved and written everything it did.
+        """
+        self._begun = True
         for index, child in enumerate(self._children):
             if self.outcome.done():
                 return
             if self._standbys:
-                self._standbys[index].start()
+                self._standbys[index].start(clean=clean)
             # A process dials those before it and sleeps a second when refused; the last one is dialled by nobody.
             if index < self.size - 1:
                 await _until_listening(child, int(self._addresses[index].rpartition(":")[2]))
@@ -154,15 +160,21 @@ class Generation:
             if child.exit_code is None:
                 self._keep(child.kill())
 
-    async def reap(self, *, drain: bool) -> None:
-        """End all processes and wait for each, so that none lives when this returns."""
+    async def reap(self, *, drain: bool) -> bool:
+        """End all processes and wait for each, so that none lives when this returns.
+
+        Returns whether all of them have drained, and so have saved everything.
+        """
         timeout_s = self._settings.drain_timeout_s
-        await asyncio.gather(*(child.stop(timeout_s=timeout_s) if drain else child.kill() for child in self._children))
+        drain = drain and self._begun  # before, there is nothing to save
+        ends = (child.stop(timeout_s=timeout_s) if drain else child.kill() for child in self._children)
+        codes = await asyncio.gather(*ends)
         for standby in self._standbys:
             standby.close()
         for child in self._children:
             self._on_exit(child.pid)
         self._children, self._standbys = [], []
+        return drain and bool(codes) and not any(codes)
 
     async def _start(self, index: int) -> None:
         standby = Standby() if self._launch.stands_by else None

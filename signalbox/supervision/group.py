@@ -78,7 +78,7 @@ class ProcessGroup:
         clock: Clock,
         on_exit: Callable[[int], None],
         generation: int = 0,
-        between: Callable[[int], Awaitable[None]] | None = None,
+        between: Callable[[int], Awaitable[bool]] | None = None,
     ) -> None:
         """Args:
         name: of the group; its processes are `<name>-<index>`.
@@ -101,6 +101,8 @@ class ProcessGroup:
         self._on_exit = on_exit
         self._between = between
         self._policy = RestartPolicy(settings, clock)
+        self._drained = False
+        """Whether the last generation that had begun has saved everything it did."""
         self._now: Generation | None = None
         self._change: _Change | None = None
         self._stopping = False
@@ -242,7 +244,7 @@ class ProcessGroup:
             ended = _HOLD if present.outcome.cancelled() else present.outcome.result()
             if ended is not _RESCALE:
                 self.state = GroupState.DRAINING if ended is _STOP else GroupState.RESTARTING
-            await present.reap(drain=ended in (_STOP, _RESCALE))
+            self._drained = await present.reap(drain=ended in (_STOP, _RESCALE))
             self._now = None
             self._empty.set()
         if not work.cancelled() and (error := work.exception()):
@@ -300,11 +302,12 @@ class ProcessGroup:
         await present.prepare()
         if change is not None:
             change.step("save")
+        clean = self._drained
         if self._between is not None:
-            await self._between(self.generation)
+            clean = await self._between(self.generation) and clean
         if change is not None:
             change.step("start")
-        await present.begin()
+        await present.begin(clean=clean)
         if change is not None:
             change.step("confirm")
         while not present.outcome.done():

@@ -266,9 +266,10 @@ class Node:
             )
         saved = self._saved[name] = SavedState(name, plugins.recovery(self._data_dir / "recovery" / name), self._clock)
 
-        async def between(generation: int) -> None:
-            await saved.check()
+        async def between(generation: int) -> bool:
+            is_sound = await saved.check()
             await scaler.began(name, generation)
+            return is_sound
 
         return self._group(
             name,

@@ -38,13 +38,14 @@ class SavedState:
         self._copied: tuple[int, float] | None = None
         """Generation and time of the last copy."""
 
-    async def check(self) -> None:
-        """To be called when no process runs, before a generation begins.
+    async def check(self) -> bool:
+        """To be called when no process runs, before a generation begins. Returns whether all is as it was left.
 
         Raises:
             StateDamaged: it is damaged and there is no sound copy; the hint says how to go on.
         """
-        await asyncio.to_thread(self._keeper.prepare)
+        prepared = await asyncio.to_thread(self._keeper.prepare)
+        return not prepared.damages
 
     async def keep(self, group: Running) -> None:
         """Look whether a copy is due, until cancelled."""

@@ -7,9 +7,11 @@ supervisor lets go of its end instead, or dies, the process ends without having 
 import asyncio
 import contextlib
 import socket
+from typing import NamedTuple
 
 _READY = b"r"
 _START = b"s"
+_START_CLEAN = b"c"
 
 
 class Standby:
@@ -34,10 +36,10 @@ class Standby:
             return await asyncio.get_running_loop().sock_recv(self._own, 1) == _READY
         return False
 
-    def start(self) -> None:
-        """Tell the process to begin. One that is gone is found out by whoever watches it."""
+    def start(self, *, clean: bool) -> None:
+        """Tell the process to begin; `clean` as in `Start`. One that is gone is found out by whoever watches it."""
         with contextlib.suppress(OSError):
-            self._own.send(_START)
+            self._own.send(_START_CLEAN if clean else _START)
 
     def close(self) -> None:
         """Let go; a process that has not begun ends."""
@@ -45,8 +47,16 @@ class Standby:
         self._others.close()
 
 
-def wait_for_start(fd: int) -> bool:
-    """In the process: say that it is ready, and wait for the word. False when it is not needed."""
+class Start(NamedTuple):
+    """The word to begin."""
+
+    clean: bool
+    """Whether all processes before have saved everything that they did, and written everything that they said."""
+
+
+def wait_for_start(fd: int) -> Start | None:
+    """In the process: say that it is ready, and wait for the word. None when it is not needed."""
     with socket.socket(fileno=fd) as supervisor:
         supervisor.send(_READY)
-        return supervisor.recv(1) == _START
+        word = supervisor.recv(1)
+    return Start(clean=word == _START_CLEAN) if word else None

@@ -38,9 +38,10 @@ def main() -> int:
     for misbehaviour, code in (("crash", 1), ("refuse", 3)):
         if (data_dir / f"{misbehaviour}-{name}").exists():
             return code
-    if "--standby" in words and not wait_for_start(int(words[words.index("--standby") + 1])):
+    start = wait_for_start(int(words[words.index("--standby") + 1])) if "--standby" in words else None
+    if "--standby" in words and start is None:
         return 0
-    note("begin")
+    note("begin clean" if start and start.clean else "begin")
     for lower in addresses[:index]:
         with socket.socket() as probe:
             host, port = lower.split(":")

@@ -70,9 +70,13 @@ class _Rig:
             clock=SystemClock(),
             on_exit=lambda _pid: None,
             generation=flow.generation,
-            between=lambda generation: self.scaler.began("agents", generation),
+            between=self._between,
         )
         self._offset = 0
+
+    async def _between(self, generation: int) -> bool:
+        await self.scaler.began("agents", generation)
+        return True
 
     def command(self, type: str, **data: Any) -> None:
         """Obey a command as it comes from `control`."""
@@ -151,7 +155,8 @@ def test_a_command_changes_the_number_of_workers_step_by_step(tmp_path: Path) ->
         assert {one.data["rescale_id"] for one in told} == {told[0].data["rescale_id"]}
         assert (told[-1].data["before"], told[-1].data["workers"], told[-1].data["reason"]) == (1, 3, "a test")
         [drained] = [event["at"] for event in rig.events("drained")][:1]
-        assert all(event["at"] > drained for event in rig.events("begin")[1:])
+        assert all(event["at"] > drained for event in rig.events("begin clean"))
+        assert len(rig.events("begin clean")) == 3
 
     _run(test)
 
@@ -313,6 +318,7 @@ def test_a_worker_that_hangs_in_its_drain_is_killed(tmp_path: Path) -> None:
             rig.scale(2)
             await rig.running(2)
             assert before not in rig.group.pids
+            assert rig.events("begin clean") == []
             with pytest.raises(ProcessLookupError):
                 os.kill(before, 0)
 

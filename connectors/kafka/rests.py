@@ -1,0 +1,42 @@
+"""When the engine is to ask partitions for records again.
+
+While an epoch is being saved, or a cluster finds itself, the engine may not take records. It looks again and again
+whether it may, with all the power of a processor, once the time to ask has come. Where there are more workers than
+processors, those that look keep those that save from their work. So partitions sleep for as long as it usually takes.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+#: After a poll that brought less than so much, all partitions wait so long and are then asked together. Were each asked
+#: in its own time, every few records would take a round through the whole flow, which costs more than handling them.
+_PLENTY = 100
+_REST = timedelta(milliseconds=1.5)
+#: How long an epoch takes to be saved everywhere.
+_SAVING = timedelta(milliseconds=10)
+#: How long several workers take to find each other and to share out what was saved.
+GATHERING = timedelta(milliseconds=60)
+
+
+class Rests:
+    """The rests of one worker's partitions.
+
+    Args:
+        epoch_s: from one snapshot to the next.
+        workers: processes of the flow.
+    """
+
+    def __init__(self, *, epoch_s: float, workers: int) -> None:
+        self._epoch_s = epoch_s
+        self._saving = _SAVING if workers > 1 else _REST
+        self._polled: datetime | None = None
+
+    def polled(self, count: int) -> None:
+        """A poll brought so many records."""
+        self._polled = None if count >= _PLENTY else datetime.now(UTC) + _REST
+
+    def next_awake(self, began_s: float) -> datetime | None:
+        """When a partition is to be asked again that began its epoch then, on the monotonic clock; None is at once."""
+        if time.monotonic() - began_s >= self._epoch_s:
+            return datetime.now(UTC) + self._saving
+        return self._polled
