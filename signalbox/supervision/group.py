@@ -24,6 +24,8 @@ from signalbox.telemetry.metrics import RESTARTS
 
 _POLL_S = 1.0
 _POLL_STARTING_S = 0.05
+#: How long a change waits for an epoch to close before it drains, and how long ago that may be.
+_CALM_S, _JUST_S = 3.0, 0.15
 
 log = get_logger(__name__)
 
@@ -188,6 +190,7 @@ class ProcessGroup:
         change = _Change(upcoming, self.target, step)
         try:
             await self._warm(upcoming)
+            await self._until_calm()
         except BaseException:
             await asyncio.shield(upcoming.reap(drain=False))
             raise
@@ -200,12 +203,24 @@ class ProcessGroup:
     async def _warm(self, upcoming: Generation) -> None:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                await upcoming.prepare()
+                await upcoming.prepare(gently=True)
         except TimeoutError:
             msg = f"the processes were not ready in {self._settings.start_timeout_s:g} s"
             raise RescaleFailed(msg) from None
         if upcoming.outcome.done():
             raise RescaleFailed(upcoming.outcome.result().detail)
+
+    async def _until_calm(self) -> None:
+        """Wait for the moment when the present processes have just saved what they did: then a drain is shortest.
+
+        While others were got ready they had less of the processors, and may be behind with it.
+        """
+        deadline = self._clock.monotonic() + _CALM_S
+        while self._clock.monotonic() < deadline and (present := self._now) is not None:
+            await present.ask()
+            if present.stuck_s() < _JUST_S:
+                return
+            await asyncio.sleep(_POLL_STARTING_S)
 
     def _generation(self, size: int) -> Generation:
         return Generation(self.name, self._launch, size, settings=self._settings, on_exit=self._on_exit)

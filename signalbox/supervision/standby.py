@@ -20,6 +20,7 @@ class Standby:
     def __init__(self) -> None:
         self._own, self._others = socket.socketpair()
         self._own.setblocking(False)
+        self._is_ready = False
 
     @property
     def fd(self) -> int:
@@ -32,9 +33,10 @@ class Standby:
 
     async def ready(self) -> bool:
         """Wait until the process is ready; False when it ended before."""
-        with contextlib.suppress(OSError):
-            return await asyncio.get_running_loop().sock_recv(self._own, 1) == _READY
-        return False
+        if not self._is_ready:
+            with contextlib.suppress(OSError):
+                self._is_ready = await asyncio.get_running_loop().sock_recv(self._own, 1) == _READY
+        return self._is_ready
 
     def start(self, *, clean: bool) -> None:
         """Tell the process to begin; `clean` as in `Start`. One that is gone is found out by whoever watches it."""
