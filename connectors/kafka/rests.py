@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 #: in its own time, every few records would take a round through the whole flow, which costs more than handling them.
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
-#: How long an epoch takes to be saved everywhere.
-_SAVING = timedelta(milliseconds=10)
+#: The longest that is slept while an epoch is saved; and by how much less each time, to find out what is enough.
+_LONGEST_S, _LESS = 0.1, 0.9
 #: How long several workers take to find each other and to share out what was saved.
 GATHERING = timedelta(milliseconds=60)
 
@@ -23,20 +23,24 @@ class Rests:
 
     Args:
         epoch_s: from one snapshot to the next.
-        workers: processes of the flow.
     """
 
-    def __init__(self, *, epoch_s: float, workers: int) -> None:
+    def __init__(self, *, epoch_s: float) -> None:
         self._epoch_s = epoch_s
-        self._saving = _SAVING if workers > 1 else _REST
+        self._saving_s = 0.0
         self._polled: datetime | None = None
 
     def polled(self, count: int) -> None:
         """A poll brought so many records."""
         self._polled = None if count >= _PLENTY else datetime.now(UTC) + _REST
 
+    def saved(self, took_s: float) -> None:
+        """An epoch was saved everywhere; after so many seconds the engine took records again."""
+        more = took_s > self._saving_s / _LESS
+        self._saving_s = min(_LONGEST_S, took_s) if more else _LESS * self._saving_s
+
     def next_awake(self, began_s: float) -> datetime | None:
         """When a partition is to be asked again that began its epoch then, on the monotonic clock; None is at once."""
         if time.monotonic() - began_s >= self._epoch_s:
-            return datetime.now(UTC) + self._saving
+            return datetime.now(UTC) + max(_REST, timedelta(seconds=self._saving_s))
         return self._polled

@@ -129,7 +129,7 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
         self._full = full
         self._sizing = sizing
         self._workers = workers
-        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s, workers=workers))
+        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s))
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
@@ -180,6 +180,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         self._wanted = wanted
         self._snapshot_at = self.position
         self._epoch_began_s = time.monotonic()
+        self._is_saving = False
         self._ahead: list[Message] = []
         self._ended = False
         self._bound = max(self._repeated_until, self.position + _REACH)
@@ -194,6 +195,9 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         if self._draining():
             self._ended = True
             raise StopIteration
+        if self._is_saving:
+            self._is_saving = False
+            self._hub.rests.saved(time.monotonic() - self._epoch_began_s)
         batches: list[Item] = []
         if self.told is not self._sizes:
             self.told = self._sizes
@@ -228,6 +232,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         self.saved = low
         self._hub.epoch_at = self._epoch_began_s = time.monotonic()
         self._hub.epochs += 1
+        self._is_saving = True
         return low, self._next_sizes(), self._next_bound()
 
     def _next_sizes(self) -> Mapping[str, int]:

@@ -102,23 +102,14 @@ class Generation:
         if not self.outcome.done():
             self.outcome.set_result(ended)
 
-    async def prepare(self, *, gently: bool = False) -> None:
-        """Start the processes and wait until each stands by, or the generation has ended. Once is enough.
-
-        Args:
-            gently: one after another, because others are at work meanwhile and need the processors.
-        """
+    async def prepare(self) -> None:
+        """Start the processes and wait until each stands by, or the generation has ended. Once is enough."""
         if self._children:
             return
         self._addresses = free_addresses(self.size) if self.size > 1 else []
         for index in range(self.size):
             await self._start(index)
-            if gently:
-                await self._until_ready(self._standbys[index:])
-        await self._until_ready(self._standbys)
-
-    async def _until_ready(self, standbys: Sequence[Standby]) -> None:
-        waiting = asyncio.gather(*(standby.ready() for standby in standbys))
+        waiting = asyncio.gather(*(standby.ready() for standby in self._standbys))
         either: list[asyncio.Future[Any]] = [asyncio.ensure_future(waiting), self.outcome]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

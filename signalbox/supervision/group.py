@@ -203,7 +203,7 @@ class ProcessGroup:
     async def _warm(self, upcoming: Generation) -> None:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
-                await upcoming.prepare(gently=True)
+                await upcoming.prepare()
         except TimeoutError:
             msg = f"the processes were not ready in {self._settings.start_timeout_s:g} s"
             raise RescaleFailed(msg) from None
