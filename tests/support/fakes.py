@@ -98,8 +98,8 @@ class MemoryPublisher:
         self._queue.append(lambda: self._broker.add(topic, value, key=key, headers=headers))
 
     def flush(self, timeout_s: float) -> None:
+        queue, self._queue = self._queue, []  # a flush that raises leaves nothing behind
         self._broker.check()
-        queue, self._queue = self._queue, []
         for deliver in queue:
             deliver()
 
