@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.kafka]
 
 _QUIET = {"telemetry.actions": "false", "supervision.drain_timeout_s": "2"}
 _PAUSE_S = 3.0
+#: In the short form, which runs with all other tests on a small machine.
+_FEW, _FEW_RATE = 3, 1_000
 
 
 class _Control:
@@ -102,14 +104,15 @@ def test_rescales_under_load_lose_double_and_reorder_nothing(
     summarize: Callable[[str], None],
 ) -> None:
     """At 5,000 tasks per second, rescales among 1 to 4 workers keep every answer, each key's order and all state."""
+    count, rate = (2 * rounds, 5_000) if rounds >= 10 else (_FEW, _FEW_RATE)
     node = make_node(settings=_QUIET)
-    run = TaskRun(node, None, rng, closing, rate=5_000)
+    run = TaskRun(node, None, rng, closing, rate=rate)
     control = _Control(node, closing)
     node.ready()
     run.load.start()
     run.answers_flow()
     changes: list[dict[str, Any]] = []
-    for workers in _targets(rng, 2 * rounds):
+    for workers in _targets(rng, count):
         control.scale(workers)
         changes.append(control.reached(workers)["changes"][-1])
         assert changes[-1]["type"] == "scaling.rescale.completed"
@@ -118,7 +121,7 @@ def test_rescales_under_load_lose_double_and_reorder_nothing(
     submitted = run.finish()
     gaps = _gaps_s(array("q", sorted(run.ledger.times_ms)), changes)
     summarize(
-        f"rescales: {len(gaps)} at 5,000/s, {submitted} tasks, 0 lost, 0 doubled; gap in the answers {_spread(gaps)}, "
+        f"rescales: {len(gaps)} at {rate:,}/s, {submitted} tasks, 0 lost, 0 doubled; gap in the answers {_spread(gaps)}, "
         f"pause of the workers {_spread([change['pause_s'] for change in changes])}"
     )
     assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
@@ -142,6 +145,7 @@ def test_a_strike_at_any_step_of_a_rescale_loses_and_doubles_nothing(
     tmp_path: Path,
 ) -> None:
     """Supervisor and workers are killed or frozen at each step, up and down; the rescale ends, one way or the other."""
+    count = 2 * rounds if rounds >= 10 else _FEW
     order = tmp_path / "strike"
     node = make_node(settings=_QUIET, module="tests.support.struck_node", environment={ORDER_FILE: str(order)})
     run = TaskRun(node, None, rng, closing, rate=1_000)
@@ -150,7 +154,7 @@ def test_a_strike_at_any_step_of_a_rescale_loses_and_doubles_nothing(
     run.load.start()
     run.answers_flow()
     ended = {"completed": 0, "failed": 0}
-    for number, (step, who, how) in enumerate(_strikes(rng, 2 * rounds)):
+    for number, (step, who, how) in enumerate(_strikes(rng, count)):
         before = control.settled()["flows"]["agents"]["workers"]
         workers = {1: 2, 2: 4 if number % 2 else 1, 4: 1}[before]
         struck = order.with_suffix(".struck")
@@ -174,7 +178,7 @@ def test_a_strike_at_any_step_of_a_rescale_loses_and_doubles_nothing(
         run.answers_flow()
         run.ledger.check()
     submitted = run.finish()
-    summarize(f"strikes at steps of rescales: {2 * rounds}, {ended}, {submitted} tasks, 0 lost, 0 doubled")
+    summarize(f"strikes at steps of rescales: {count}, {ended}, {submitted} tasks, 0 lost, 0 doubled")
     assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
     run.end(submitted)
     assert run.read("dead-letters") == []

@@ -20,6 +20,14 @@ from signalbox.supervision.parent import die_with_parent
 from signalbox.supervision.standby import wait_for_start
 
 
+def began(words: list[str]) -> str | None:
+    """How it is to begin, once it is told to; None if it is not needed."""
+    if "--standby" not in words:
+        return "begin"
+    start = wait_for_start(int(words[words.index("--standby") + 1]))
+    return None if start is None else "begin clean" if start.clean else "begin"
+
+
 def main() -> int:
     die_with_parent()
     settings = load_settings()
@@ -38,10 +46,9 @@ def main() -> int:
     for misbehaviour, code in (("crash", 1), ("refuse", 3)):
         if (data_dir / f"{misbehaviour}-{name}").exists():
             return code
-    start = wait_for_start(int(words[words.index("--standby") + 1])) if "--standby" in words else None
-    if "--standby" in words and start is None:
+    if (begin := began(words)) is None:
         return 0
-    note("begin clean" if start and start.clean else "begin")
+    note(begin)
     for lower in addresses[:index]:
         with socket.socket() as probe:
             host, port = lower.split(":")
