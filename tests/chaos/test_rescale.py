@@ -121,7 +121,8 @@ def test_rescales_under_load_lose_double_and_reorder_nothing(
     submitted = run.finish()
     gaps = _gaps_s(array("q", sorted(run.ledger.times_ms)), changes)
     summarize(
-        f"rescales: {len(gaps)} at {rate:,}/s, {submitted} tasks, 0 lost, 0 doubled; gap in the answers {_spread(gaps)}, "
+        f"rescales: {len(gaps)} at {rate:,}/s, {submitted} tasks, 0 lost, 0 doubled; "
+        f"gap in the answers {_spread(gaps)}, "
         f"pause of the workers {_spread([change['pause_s'] for change in changes])}"
     )
     assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
