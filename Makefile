@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 # Named after what was installed and where, so that it tells an up-to-date environment without asking the network.
 STAMP := $(VENV)/.installed-$(shell { pwd; cat pyproject.toml; } | cksum | tr -s ' \t' '-')
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up check test bench chaos kafka docs clean

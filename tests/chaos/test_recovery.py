@@ -96,7 +96,7 @@ class _Life:
 
 def _answers(worker: Worker) -> bool:
     try:
-        return bool(worker.ask("status"))
+        return bool(worker.ask("status")["epochs"])  # it has read what was saved, and saved it again
     except AssertionError:
         return False
 

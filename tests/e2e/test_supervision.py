@@ -119,7 +119,7 @@ def test_a_node_starts_reports_and_drains(tmp_path: Path, nodes: list[_Node]) ->
     flow = node.running(generation=1)
     assert flow == {
         "state": "running", "workers": 3, "target": 3, "generation": 1, "pids": flow["pids"], "lag_records": 30,
-        "restarts": 0,
+        "restarts": 0, "changing": False,
     }  # fmt: skip
     status = node.get("/api/v1/status").json()
     assert status["agents"] == {"total": 30}

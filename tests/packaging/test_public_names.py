@@ -31,6 +31,7 @@ PUBLIC = {
         "RunAction",
         "Schedule",
         "Singleton",
+        "Skill",
         "Spawn",
         "Stop",
         "data",
@@ -62,7 +63,14 @@ PUBLIC = {
         "is_valid_type",
         "state",
     ],
-    "signalbox.sensors": ["BUILTIN_SENSORS", "ResourceUsageSensor", "SampleContext", "Sensor", "SystemHealthSensor"],
+    "signalbox.sensors": [
+        "BUILTIN_SENSORS",
+        "LoadSensor",
+        "ResourceUsageSensor",
+        "SampleContext",
+        "Sensor",
+        "SystemHealthSensor",
+    ],
 }
 
 

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from confluent_kafka import Message
 
 from connectors.kafka.parts import part_name
 from connectors.kafka.placement import Placement
+from connectors.kafka.rests import Rests
 from connectors.kafka.source import KafkaSource, PartState
 from connectors.segments import SegmentStore
 from flows.intake import Addressed, Intake, Pulse
@@ -50,12 +51,12 @@ class Log:
 class Hub:
     """Stands for the consumer of a worker: gives a partition what the model lets it have."""
 
-    awake_at: datetime | None = None
     epoch_at = 0.0
     epochs = 0
 
     def __init__(self, logs: Sequence[Log]) -> None:
         self._logs = logs
+        self.rests = Rests(epoch_s=1)
         self.most = 0
 
     def register(self, part: Any) -> None:

@@ -38,7 +38,7 @@ def test_the_pages_app_takes_the_pages_settings(page):
     [toml] = blocks("toml")
     sensors = build_sensors(page["app"].sensors, Settings.model_validate(tomllib.loads(toml)))
     by_name = {sensor.name: sensor for sensor in sensors}
-    assert by_name.keys() == {"system_health", "spool"}
+    assert by_name.keys() == {"load", "system_health", "spool"}
     assert by_name["spool"].settings.folder == Path("/var/spool/mail")
     assert by_name["spool"].settings.interval_s == 30
 

@@ -17,7 +17,11 @@ from tests.integration.sensors.conftest import ask_status
 from tests.support.eventually import eventually
 
 #: Fast, so that a test takes seconds; the machine under test may be busy, so thresholds play no part.
-SENSORS = {"system_health": {"interval_s": 0.3}, "resource_usage": {"interval_s": 0.3}}
+SENSORS = {
+    "system_health": {"interval_s": 0.3},
+    "resource_usage": {"interval_s": 0.3},
+    "load": {"enabled": False},
+}
 
 HANGING_APP = '''
 import time
