@@ -14,8 +14,9 @@ from flows.intake import Addressed, Input, Intake
 from signalbox import plugins
 from signalbox.agents.plan import Plan
 from signalbox.app import App
-from signalbox.config import AgentSettings, Settings
+from signalbox.config import AgentSettings, FlowsSettings, Settings
 from signalbox.skills.autoscaler_agent import AutoscalerAgent
+from signalbox.supervision.targets import flow_policy
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -40,7 +41,7 @@ def autoscaler_plan(settings: Settings) -> Plan:
     given = settings.agents.get(name, AgentSettings())
     scaling = settings.scaling
     known = {
-        "flows": {flow: policy.model_dump() for flow, policy in scaling.flows.items()},
+        "flows": {flow: flow_policy(settings, flow).model_dump() for flow in FlowsSettings.model_fields},
         "pools": {pool: policy.model_dump(exclude_unset=True) for pool, policy in scaling.pools.items()},
         "sizes": {pool: addressing.size for pool, addressing in pools.items()},
         "enabled": scaling.enabled,

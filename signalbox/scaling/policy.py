@@ -68,6 +68,7 @@ class ScalingSettings(_Group):
     sample_s: PositiveFloat = 2.0
     """How often load is measured and a decision is made."""
     flows: dict[str, Policy] = Field(default_factory=dict)
-    """Policies of flows by name. Those not named have the defaults."""
+    """Policies of flows by name. What is not given has its default, but for the bounds: never fewer workers than
+    `flows.<name>.workers`, and at most as many as there are processors, up to ten."""
     pools: dict[str, Policy] = Field(default_factory=dict)
-    """Policies of pools by agent class. Those not named have the defaults."""
+    """Policies of pools by agent class. Those not named have never fewer agents than `agents.<name>.size`."""

@@ -157,7 +157,7 @@ class AutoScalingSkill(Skill):
     @on("agent.queue.metrics")
     def weigh_pool(self, state: State, signal: Signal[LoadMetrics], context: Context) -> Iterator[Directive]:
         """Let the controller decide on the agents of a pool."""
-        yield from self._by_measure(state, signal, context, self._pool_policy(_named(signal, "pool")))
+        yield from self._by_measure(state, signal, context, self._measured_policy(_named(signal, "pool")))
 
     @on("scaling.pool.resized")
     def pool_resized(self, state: State, signal: Signal[PoolResized], context: Context) -> Iterator[Directive]:
@@ -286,6 +286,16 @@ class AutoScalingSkill(Skill):
         if policy is None:
             return Policy(min=self.settings.min_agents, max=self.settings.max_agents, pause_s=_POOL_PAUSE_S)
         return policy if "pause_s" in policy.model_fields_set else policy.model_copy(update={"pause_s": _POOL_PAUSE_S})
+
+    def _measured_policy(self, pool: str) -> Policy:
+        """That of a pool by measure: without one of its own, it keeps at least the agents that it was set to have.
+
+        What is measured of a pool is the queue of its actions, and agents have other work as well.
+        """
+        policy, size = self._pool_policy(pool), self.settings.sizes.get(pool)
+        if size is None or pool in self.settings.pools:
+            return policy
+        return policy.model_copy(update={"min": max(policy.min, size), "max": max(policy.max, size)})
 
     def _held(self, state: State, known: Known, at: float, context: Context) -> Held | None:
         """Why nothing may change now."""

@@ -20,12 +20,10 @@ from signalbox.supervision.commands import Command
 from signalbox.supervision.group import GroupState, ProcessGroup
 from signalbox.supervision.notices import Notices
 from signalbox.supervision.pools import PoolKeeper
-from signalbox.supervision.targets import Change, FlowTarget, TargetsFile
+from signalbox.supervision.targets import AUTOSCALER, Change, FlowTarget, TargetsFile
 from signalbox.telemetry import metrics
 from signalbox.telemetry.logs import get_logger
 
-#: The flow that decides about the others: to pause it is to pause its decisions.
-AUTOSCALER = "scaling"
 _KEPT_CHANGES = 50
 _KEPT_PAUSES = 5
 #: A change that a killed supervisor left is given up when its workers have crashed so often.

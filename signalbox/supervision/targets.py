@@ -9,7 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from signalbox.config import Settings
 from signalbox.errors import ConfigError
+from signalbox.scaling.policy import Policy
+
+#: The flow that decides about the others: to pause it is to pause its decisions.
+AUTOSCALER = "scaling"
+_MOST_WORKERS = 10
 
 
 class Change(msgspec.Struct, kw_only=True):
@@ -53,6 +59,23 @@ class Targets(msgspec.Struct, kw_only=True):
     """Next offset of the commands to read, by partition of `control`."""
     since_s: float | None = None
     """Unix seconds of the last command that was read, or of the first start: earlier ones are not looked for."""
+
+
+def flow_policy(settings: Settings, name: str) -> Policy:
+    """The bounds and habits by which a flow is scaled.
+
+    What `scaling.flows` does not say: never fewer workers than the flow is set to begin with, and at most as many as
+    there are processors. The autoscaler's own flow is one agent, and so one worker.
+    """
+    workers: int = getattr(settings.flows, name).workers
+    most = workers if name == AUTOSCALER else max(workers, min(_MOST_WORKERS, _processors()))
+    given = settings.scaling.flows.get(name, Policy()).model_dump(exclude_unset=True)
+    least = min(workers, given.get("max", workers))
+    return Policy.model_validate({"min": least, "max": max(most, given.get("min", 1)), **given})
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TargetsFile:

@@ -16,12 +16,12 @@ from signalbox.config import Settings
 from signalbox.errors import NotFound, Unreachable
 from signalbox.registry.query import Query
 from signalbox.registry.view import Row
-from signalbox.scaling.policy import Policy
 from signalbox.supervision import inspection
 from signalbox.supervision.broker import OuterBroker, OwnBroker
 from signalbox.supervision.group import GroupState, ProcessGroup
 from signalbox.supervision.registry import RegistryFeed
 from signalbox.supervision.scaler import Scaler
+from signalbox.supervision.targets import flow_policy
 from signalbox.telemetry import metrics
 from signalbox.telemetry.exposition import Exposition
 
@@ -187,7 +187,7 @@ class NodeView:
         }
 
     def _bounds(self, name: str) -> dict[str, int]:
-        policy = self.settings.scaling.flows.get(name) or Policy()
+        policy = flow_policy(self.settings, name)
         return {"min": 0 if policy.scale_to_zero else policy.min, "max": policy.max}
 
     def _problems(self) -> Iterator[str]:

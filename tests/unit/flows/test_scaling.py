@@ -90,6 +90,23 @@ def test_policies_and_sizes_come_from_the_settings() -> None:
     assert (skill.settings.scale_up_threshold, skill.settings.enabled) == (0.6, True)
 
 
+def test_a_flow_keeps_the_workers_that_it_is_set_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bounds of its own, a flow has never fewer workers than set, and no more than there are processors."""
+    monkeypatch.setattr("signalbox.supervision.targets._processors", lambda: 4)
+
+    def bounds(**given: Any) -> tuple[int, int]:
+        settings = Settings.model_validate({"flows": {"agents": {"workers": 2}}, "scaling": {"flows": given}})
+        [skill] = autoscaler_plan(settings).kinds[0].skills
+        assert (skill.settings.flows["scaling"].min, skill.settings.flows["scaling"].max) == (1, 1)
+        return skill.settings.flows["agents"].min, skill.settings.flows["agents"].max
+
+    assert bounds() == (2, 4)
+    assert bounds(agents={"max": 8}) == (2, 8)
+    assert bounds(agents={"min": 1, "max": 1}) == (1, 1)
+    assert bounds(agents={"max": 1}) == (1, 1)
+    assert bounds(agents={"min": 6}) == (6, 6)
+
+
 def test_an_unknown_setting_of_the_skill_is_an_error() -> None:
     """A misspelled setting is named."""
     settings = Settings.model_validate({"agents": {"autoscaler": {"skills": {"auto_scaling": {"max_agent": 3}}}}})

@@ -219,6 +219,16 @@ def test_a_pool_is_resized_without_a_pause() -> None:
     assert [(policy.pause_s, policy.max) for policy, _, _ in told] == [(3, 10), (0.001, 70), (0.001, 20)]
 
 
+def test_a_measured_pool_keeps_the_agents_that_it_was_set_to_have() -> None:
+    """By measure, a pool without a policy is never made smaller than set, nor cut because it was set to be large."""
+    told: Told = []
+    sizes = {"task_agent": 20, "bounded": 20}
+    harness = autoscaled(decide=wanting(1, told), sizes=sizes, pools={"bounded": {"min": 2, "max": 40}})
+    for pool in ("task_agent", "bounded", "unheard_of"):
+        harness.send("agent.queue.metrics", {"units": 20}, subject=f"pool/{pool}")
+    assert [(policy.min, policy.max) for policy, _, _ in told] == [(20, 20), (2, 40), (1, 10)]
+
+
 def test_every_decision_is_recorded_and_one_to_scale_is_a_command() -> None:
     """A pool's new agents are told of as well; a flow has none."""
     harness = autoscaled(decide=wanting(3, []))
