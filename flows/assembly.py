@@ -56,7 +56,7 @@ class Flow:
     @property
     def settings(self) -> FlowSettings:
         """This flow's own settings."""
-        return flow_settings(self.runtime.settings, self.name)
+        return self.runtime.settings.flows.of(self.name)
 
     def connect(self) -> None:
         """Get to know the broker now, instead of at the first record."""
@@ -114,12 +114,12 @@ def assemble(
         settings.kafka,
         starts=starts,
         group=consumer_group(settings, name),
-        poll_records=flow_settings(settings, name).poll_records,
+        poll_records=settings.flows.of(name).poll_records,
         drain=drain,
         watchers={EFFECTS_TOPIC: Ledger(executor)} if EFFECTS_TOPIC in inputs else {},
         full=executor.is_full,
         sizing=pools,
-        epoch_s=flow_settings(settings, name).epoch_ms / 1000,
+        epoch_s=settings.flows.of(name).epoch_ms / 1000,
         workers=workers,
     )
     transactions = _transactions(name, settings, workers=workers, index=index)
@@ -133,14 +133,8 @@ def consumer_group(settings: Settings, name: str) -> str:
     return f"{settings.kafka.topic_prefix}signalbox.{name}"
 
 
-def flow_settings(settings: Settings, name: str) -> FlowSettings:
-    """The settings of the flow of this name."""
-    found: FlowSettings = getattr(settings.flows, name)
-    return found
-
-
 def _transactions(name: str, settings: Settings, *, workers: int, index: int) -> Transactions:
-    flow = flow_settings(settings, name)
+    flow = settings.flows.of(name)
     return Transactions(
         settings.kafka,
         directory=settings.node.data_dir / "transactions",

@@ -138,6 +138,10 @@ class FlowsSettings(_Group):
     agents: FlowSettings = FlowSettings()
     scaling: FlowSettings = FlowSettings()
 
+    def of(self, name: str) -> FlowSettings:
+        """Of the flow of this name."""
+        return {"agents": self.agents, "scaling": self.scaling}[name]
+
 
 class AgentSettings(_Group):
     """Settings of one agent class, under its name."""

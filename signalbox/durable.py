@@ -92,6 +92,14 @@ def write_durably(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
+def write_at_once(path: Path, content: bytes) -> None:
+    """Replace a file at once, so that a reader sees all of it or nothing; after a power failure it may be gone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_bytes(content)
+    scratch.replace(path)
+
+
 def sync_directory(directory: Path) -> None:
     """Force the names in a directory to the disk; does nothing if it is gone."""
     with contextlib.suppress(FileNotFoundError):

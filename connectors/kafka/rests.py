@@ -23,12 +23,18 @@ class Rests:
 
     Args:
         epoch_s: from one snapshot to the next.
+        workers: how many there are in all.
     """
 
-    def __init__(self, *, epoch_s: float) -> None:
+    def __init__(self, *, epoch_s: float, workers: int = 1) -> None:
         self._epoch_s = epoch_s
+        self._workers = workers
         self._saving_s = 0.0
         self._polled: datetime | None = None
+
+    def first_awake(self) -> datetime | None:
+        """When a partition is to be asked for the first time; None is at once."""
+        return datetime.now(UTC) + GATHERING if self._workers > 1 else None
 
     def polled(self, count: int) -> None:
         """A poll brought so many records."""

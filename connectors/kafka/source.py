@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ from confluent_kafka import Message
 
 from connectors.kafka.hub import ConsumerHub
 from connectors.kafka.parts import part_name, split_part
-from connectors.kafka.rests import GATHERING, Rests
+from connectors.kafka.rests import Rests
 from signalbox.config import KafkaSettings
 
 #: So far a partition goes in an epoch at most, in offsets, or four times as far as in the one before. A worker manages
@@ -128,8 +128,7 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
         self._watchers = watchers
         self._full = full
         self._sizing = sizing
-        self._workers = workers
-        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s))
+        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s, workers=workers))
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
@@ -143,9 +142,7 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
             state = (offset, self._sizing.at_start(sizes), bound)
         watcher = self._watchers.get(topic)
         may_read = (lambda: True) if watcher else (lambda: not self._full())
-        part = Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
-        part.gathers = self._workers > 1
-        return part
+        return Partition(self.hub, topic, partition, state, self._drain, watcher, may_read, self._sizing.wanted)
 
 
 class Partition(StatefulSourcePartition[Item, PartState]):
@@ -175,8 +172,6 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         """Where the partition ended when its first records came; -1 once the end was seen."""
         self.told: Mapping[str, int] | None = None
         """The sizes that the flow was last told of."""
-        self.gathers = False
-        """Whether other workers have to be found before the first records can be taken."""
         self._wanted = wanted
         self._snapshot_at = self.position
         self._epoch_began_s = time.monotonic()
@@ -223,8 +218,8 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         return [] if self._ahead else messages
 
     def next_awake(self) -> datetime | None:
-        if self.told is None and self.gathers:
-            return datetime.now(UTC) + GATHERING
+        if self.told is None:
+            return self._hub.rests.first_awake()
         return self._hub.rests.next_awake(self._epoch_began_s)
 
     def snapshot(self) -> PartState:

@@ -26,8 +26,9 @@ class Origins(msgspec.Struct):
     outputs: dict[str, int] = {}
 
 
+ORIGINS_LOST = "the Kafka cluster it belongs to, and where partitions begin that have no position yet"
 _KINDS: dict[str, tuple[Any, str]] = {
-    ORIGINS: (Origins, "the Kafka cluster it belongs to, and where partitions begin that have no position yet"),
+    ORIGINS: (Origins, ORIGINS_LOST),
     _POOLS: (dict[str, int], "the sizes that pools began with"),
 }
 FILES = tuple(str(file) for name in _KINDS for file in (name, twin_of(Path(name))))

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from connectors.recovery import engine
-from connectors.recovery.beginnings import ORIGINS, beginnings
+from connectors.recovery.beginnings import ORIGINS, ORIGINS_LOST, beginnings
 from connectors.recovery.engine import EngineDamaged, EngineState
 from connectors.recovery.wal import log_damage
 from connectors.segments import Piece
@@ -28,8 +28,6 @@ ENGINE, SEGMENTS, SEAL = "engine", "segments", "sealed.json"
 #: The engine's store and its log. The log's index beside them is made again by whoever opens them first.
 ENGINE_FILES = tuple(f"{ENGINE}/{engine.FILE}{suffix}" for suffix in ("", "-wal"))
 _POSITIONS = "all positions in input and output, and which pieces of saved state count"
-
-_BEGINNINGS = "the Kafka cluster it belongs to, and where partitions begin that have no position yet"
 
 
 class Seal(msgspec.Struct):
@@ -64,7 +62,7 @@ def check(directory: Path, *, thorough: bool, running: bool = False) -> tuple[En
     except EngineDamaged as error:
         return EngineState(), [*damages, _engine_damage("", str(error))]
     if state.executions and ORIGINS not in found and not damages:
-        damages.append(Damage(file=ORIGINS, what="it is missing", lost=_BEGINNINGS))
+        damages.append(Damage(file=ORIGINS, what="it is missing", lost=ORIGINS_LOST))
     return state, [*damages, *_pieces_damage(directory, state, thorough=thorough)]
 
 

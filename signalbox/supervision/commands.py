@@ -8,20 +8,16 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from schemas.signal import MalformedSignal, Signal, decode
 from signalbox import plugins
 from signalbox.config import Settings
 from signalbox.ports import Reader, Record
-from signalbox.telemetry.logs import get_logger
+from signalbox.supervision.follower import Follower
 
-_RETRY_S = 1.0
-_END_S = 2.0
 #: Records carry their sender's time, which may be behind ours.
 _EARLIER = timedelta(minutes=5)
-
-log = get_logger(__name__)
 
 
 class Command(NamedTuple):
@@ -45,57 +41,47 @@ class CommandFeed:
         self._settings = settings
         self._obey = obey
         self._make_reader = make_reader or (lambda: plugins.reader(settings.kafka))
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._follower = Follower("control", self._follow, trouble="commands cannot be read; trying again")
+        self._start: datetime | Literal["now"] = "now"
+        self._read: dict[int, int] = {}
+        self._tell: Callable[..., object] = lambda *_: None
+        self._settled = asyncio.Event()
 
     async def release(self, since_s: float | None, read: Mapping[int, int]) -> None:
         """Begin to follow the topic; returns when it is settled from where on, if not for the broker, by the clock.
 
         Args:
             since_s: Unix seconds; earlier commands are left out. None leaves out all there are.
-            read: by partition, the offset of the next command; earlier ones are left out.
+            read: by partition, the offset of the next command; earlier ones are left out. While it is empty, `since_s`
+                is all that tells old commands from new ones, and is taken at its word.
         """
-        self._stop = threading.Event()
-        loop, settled = asyncio.get_running_loop(), asyncio.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._stop, since_s, dict(read), loop, settled), name="control", daemon=True
-        )
-        self._thread.start()
-        await settled.wait()
+        self._read = dict(read)
+        since = None if since_s is None else datetime.fromtimestamp(since_s, UTC)
+        self._start = "now" if since is None else since - (_EARLIER if read else timedelta())
+        self._tell = asyncio.get_running_loop().call_soon_threadsafe
+        self._settled = asyncio.Event()
+        self._follower.release()
+        await self._settled.wait()
 
     async def hold(self) -> None:
         """Stop following."""
-        self._stop.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, _END_S)
+        await self._follower.hold()
 
-    def _run(
-        self,
-        stop: threading.Event,
-        since_s: float | None,
-        read: dict[int, int],
-        loop: asyncio.AbstractEventLoop,
-        settled: asyncio.Event,
-    ) -> None:
-        start = "now" if since_s is None else datetime.fromtimestamp(since_s, UTC) - _EARLIER
-        while not stop.is_set():
-            try:
-                records = self._make_reader().read(
-                    [self._settings.topic("control")], start=start, follow=True, timeout_s=None, stop=stop.is_set
-                )
-                loop.call_soon_threadsafe(settled.set)
-                for record in records:
-                    if record.offset >= read.get(record.partition, 0) and (command := _command(record)) is not None:
-                        loop.call_soon_threadsafe(self._obey, command)
-                    read[record.partition] = max(record.offset + 1, read.get(record.partition, 0))
-            except RuntimeError:  # the loop is closed: the program ends
-                return
-            except Exception as error:  # noqa: BLE001 - the node outlives whatever the broker does
-                log.warning("commands cannot be read; trying again", error=str(error))
-                if start == "now":
-                    start = datetime.now(UTC)
-                loop.call_soon_threadsafe(settled.set)
-            stop.wait(_RETRY_S)
+    def _follow(self, stop: threading.Event) -> None:
+        asked = datetime.now(UTC)
+        try:
+            records = self._make_reader().read(
+                [self._settings.topic("control")], start=self._start, follow=True, timeout_s=None, stop=stop.is_set
+            )
+        finally:
+            if self._start == "now":
+                self._start = asked
+            self._tell(self._settled.set)
+        for record in records:
+            following = self._read.get(record.partition, 0)
+            if record.offset >= following and (command := _command(record)) is not None:
+                self._tell(self._obey, command)
+            self._read[record.partition] = max(record.offset + 1, following)
 
 
 def _command(record: Record) -> Command | None:

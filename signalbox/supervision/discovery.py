@@ -4,12 +4,13 @@ The file appears when the node is ready and goes when it stops. It may outlive a
 that the process still lives; it does not check that the node is healthy: ask its `/health` for that.
 """
 
-import os
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import psutil
+
+from signalbox.durable import write_at_once
 
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +42,7 @@ def find(data_dir: Path) -> NodeRecord | None:
 
 def announce(data_dir: Path, record: NodeRecord) -> None:
     """Write the record in one step, so that a reader sees all of it or nothing."""
-    path = record_path(data_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".json.new")
-    fresh.write_bytes(msgspec.json.encode(record))
-    os.replace(fresh, path)
+    write_at_once(record_path(data_dir), msgspec.json.encode(record))
 
 
 def withdraw(data_dir: Path) -> None:

@@ -232,6 +232,7 @@ class Node:
         feed = CommandFeed(self._settings, scaler.obey)
         self._obeying = scaler, feed, outbox
         await feed.release(targets.now.since_s, targets.now.read)
+        scaler.listens()
         try:
             yield scaler
         finally:
@@ -256,7 +257,7 @@ class Node:
             environment=environment,
             inherited=(fd,),
         )
-        flow = scaler.target(name, getattr(self._settings.flows, name).workers)
+        flow = scaler.target(name, self._settings.flows.of(name).workers)
         if flow.workers > self._settings.kafka.partitions:
             log.warning(
                 "more workers than partitions",
@@ -369,6 +370,7 @@ class Node:
             scaler.forget_commands()
             outbox.release()
             await feed.release(None, {})
+            scaler.listens()
         for part in (*self._groups, *(self._registry or ())):
             part.release()
 

@@ -5,10 +5,8 @@ is wanted now; they are not needed to go on after a crash (`targets.py`).
 """
 
 import asyncio
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +15,7 @@ from schemas.dead_letter import DEAD_LETTER_TYPE, dead_letter_data
 from schemas.payloads.scaling import Autoscaling, PoolResized, Rescale
 from schemas.signal import Signal, new_signal
 from signalbox.config import Settings
+from signalbox.durable import write_at_once
 from signalbox.ids import derived_id
 from signalbox.supervision.commands import Command
 from signalbox.supervision.group import ProcessGroup
@@ -108,15 +107,8 @@ class Notices:
             },
             "pools": {name: {"size": size} for name, size in targets.pools.items()},
         }
-        await asyncio.to_thread(_replace, self._path, msgspec.json.encode(facts))
+        await asyncio.to_thread(write_at_once, self._path, msgspec.json.encode(facts))
 
     def _send(self, topic: str, type: str, data: Any, *, subject: str) -> None:
         source = f"signalbox/{self._settings.node.name}"
         self._outbox.send(topic, new_signal(type, data, source=source, subject=subject))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = path.with_suffix(".new")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)

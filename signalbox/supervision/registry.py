@@ -22,14 +22,11 @@ from signalbox.errors import SignalboxError
 from signalbox.ports import Publisher, Reader
 from signalbox.registry.view import NODE_KEY_PREFIX, RegistryView
 from signalbox.resources import level_of
+from signalbox.supervision.follower import Follower
 from signalbox.supervision.threads import CallerThread
 from signalbox.telemetry.logs import get_logger
 from signalbox.telemetry.metrics import REGISTRY_DROPPED
 
-#: A reading that failed is begun again after this long.
-_RETRY_S = 1.0
-#: How long a held reading may take to end: it looks up several times a second, unless a broker keeps it waiting.
-_END_S = 2.0
 #: A broker that acknowledges nothing for so long counts as away.
 _ACKNOWLEDGE_S = 3.0
 
@@ -44,36 +41,17 @@ class RegistryFeed:
         self._settings = settings
         self._clock = clock
         self._make_reader = make_reader or (lambda: plugins.reader(settings.kafka))
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._follower = Follower("registry", self._follow, trouble="the registry cannot be read; the view grows old")
         self.view = self._empty()
         """The latest view. Another takes its place when the topic had to be read anew, as soon as that is complete."""
 
     def release(self) -> None:
         """Begin to follow the topic, from its start, unless that goes on already."""
-        if self._thread is not None and not self._stop.is_set():
-            return
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(self._stop,), name="registry", daemon=True)
-        self._thread.start()
+        self._follower.release()
 
     async def hold(self) -> None:
         """Stop following; the view stays as it is."""
-        self._stop.set()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, _END_S)
-
-    def _run(self, stop: threading.Event) -> None:
-        failing = False
-        while not stop.is_set():
-            try:
-                self._follow(stop)
-                failing = False
-            except Exception as error:  # noqa: BLE001 - the node outlives whatever the broker does
-                if not failing:
-                    log.warning("the registry cannot be read; the view grows old", error=str(error))
-                failing = True
-            stop.wait(_RETRY_S)
+        await self._follower.hold()
 
     def _follow(self, stop: threading.Event) -> None:
         """Read the topic into a fresh view until stopped, or until the topic has become another one."""
@@ -187,6 +165,8 @@ class Heartbeat:
             self._failing = False
 
     def _publish(self, topic: str, type: str, data: Payload) -> None:
+        if not self._released.is_set():  # held since this was asked for
+            return
         if self._publisher is None:
             self._publisher = self._make_publisher()
         name = self._settings.node.name

@@ -29,6 +29,8 @@ _KEPT_PAUSES = 5
 #: A change that a killed supervisor left is given up when its workers have crashed so often.
 _CRASHES_TO_GIVE_UP = 2
 _LOOK_S = 0.2
+#: What a flow is in when it has all the workers that it is to have, which may be none.
+_AT_REST = (GroupState.RUNNING, GroupState.PAUSED)
 
 log = get_logger(__name__)
 
@@ -99,6 +101,12 @@ class Scaler:
         self._targets.save()
         for wake in self._wakes.values():
             wake.set()
+
+    def listens(self) -> None:
+        """Commands are read from now on: those that come while no supervisor is there count, from the first start."""
+        if self._targets.now.since_s is None:
+            self._targets.now.since_s = time.time()
+            self._targets.save()
 
     def forget_commands(self) -> None:
         """The topic begins anew: what was read of it says nothing any more."""
@@ -195,10 +203,10 @@ class Scaler:
     async def _finish(self, group: ProcessGroup, flow: FlowTarget, change: Change) -> None:
         """See through, or give up, a change in whose middle the supervisor before this one ended."""
         story = _Story(self._notices, self.changes, group, change)
-        while group.state is not GroupState.RUNNING and group.restarts < _CRASHES_TO_GIVE_UP:  # noqa: ASYNC110
+        while group.state not in _AT_REST and group.restarts < _CRASHES_TO_GIVE_UP:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
         flow.change = None
-        if group.state is GroupState.RUNNING:
+        if group.state in _AT_REST:
             story.tell("done", "completed")
         else:
             flow.workers = change.before

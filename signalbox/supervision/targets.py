@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from signalbox.config import Settings
+from signalbox.durable import write_durably
 from signalbox.errors import ConfigError
 from signalbox.scaling.policy import Policy
 
@@ -58,7 +59,7 @@ class Targets(msgspec.Struct, kw_only=True):
     read: dict[int, int] = {}
     """Next offset of the commands to read, by partition of `control`."""
     since_s: float | None = None
-    """Unix seconds of the last command that was read, or of the first start: earlier ones are not looked for."""
+    """Unix seconds of the last command that was read, or of the first start; earlier ones are not looked for."""
 
 
 def flow_policy(settings: Settings, name: str) -> Policy:
@@ -67,7 +68,7 @@ def flow_policy(settings: Settings, name: str) -> Policy:
     What `scaling.flows` does not say: never fewer workers than the flow is set to begin with, and at most as many as
     there are processors. The autoscaler's own flow is one agent, and so one worker.
     """
-    workers: int = getattr(settings.flows, name).workers
+    workers = settings.flows.of(name).workers
     most = workers if name == AUTOSCALER else max(workers, min(_MOST_WORKERS, _processors()))
     given = settings.scaling.flows.get(name, Policy()).model_dump(exclude_unset=True)
     least = min(workers, given.get("max", workers))
@@ -108,14 +109,4 @@ class TargetsFile:
 
     def save(self) -> None:
         """Write it down, for good."""
-        scratch = self._path.with_suffix(".tmp")
-        with scratch.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self.now)))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_durably(self._path, msgspec.json.format(msgspec.json.encode(self.now)))

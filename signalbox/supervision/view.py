@@ -200,7 +200,7 @@ class NodeView:
             if group.state not in _AT_WORK:
                 yield f"{group.name} is {group.state}: {len(group.pids)} of {group.target} processes live"
         for name, group in self.flows.items():
-            limit_s = max(_STUCK_LEAST_S, _STUCK_EPOCHS * getattr(self.settings.flows, name).epoch_ms / 1000)
+            limit_s = max(_STUCK_LEAST_S, _STUCK_EPOCHS * self.settings.flows.of(name).epoch_ms / 1000)
             age_s = epoch_age_s(group.answers)
             idle = lag_records(group.answers) == 0
             if group.state is GroupState.RUNNING and age_s > limit_s and not idle:

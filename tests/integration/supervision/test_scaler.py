@@ -213,6 +213,36 @@ def test_a_change_that_a_killed_supervisor_began_is_finished(tmp_path: Path) -> 
     _run(test)
 
 
+def test_a_pause_that_a_killed_supervisor_began_is_finished(tmp_path: Path) -> None:
+    """To have no workers is a number like any other: the next supervisor says it is done, and obeys what comes then."""
+
+    async def test() -> None:
+        first = _Rig(tmp_path)
+        flow = first.targets.now.flows["agents"]
+        flow.paused, flow.change = True, Change(id="c1", before=1, desired=0)
+        first.targets.save()
+        async with _alive(_Rig(tmp_path)) as rig:
+            await rig.until(lambda: rig.steps() == ["done"])
+            rig.command("control.resume", flow="agents")
+            await rig.running(1)
+
+    _run(test)
+
+
+def test_commands_count_from_the_first_start(tmp_path: Path) -> None:
+    """A supervisor that was never commanded knows at its next start since when it has been listening."""
+
+    async def test() -> None:
+        rig = _Rig(tmp_path)
+        rig.scaler.listens()
+        first = TargetsFile(tmp_path / "control.json").now.since_s
+        assert first is not None
+        _Rig(tmp_path).scaler.listens()
+        assert TargetsFile(tmp_path / "control.json").now.since_s == first
+
+    _run(test)
+
+
 def test_a_change_that_a_killed_supervisor_began_is_given_up_if_it_only_crashes(tmp_path: Path) -> None:
     """If the new number does not come up for the next supervisor either, it goes back to the old one."""
 

@@ -205,9 +205,10 @@ def test_no_colour_unless_on_a_terminal(bare_cli: Cli, words: tuple[str, ...]) -
     assert "\x1b" not in bare_cli(*words).output
 
 
-def test_shells_can_complete() -> None:
+def test_shells_can_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shells are given a script for completion, which asks for the commands and options that fit."""
-    script = CliRunner().invoke(app, ["--show-completion", "bash"])
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+    script = CliRunner().invoke(app, ["--show-completion"])
     assert (script.exit_code, "_SIGNALBOX_COMPLETE" in script.stdout) == (0, True)
     env = {"_SIGNALBOX_COMPLETE": "complete_bash", "COMP_WORDS": "signalbox topic tail --boot", "COMP_CWORD": "3"}
     asked = CliRunner().invoke(app, [], env=env)

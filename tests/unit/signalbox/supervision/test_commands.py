@@ -8,7 +8,7 @@ from schemas.signal import encode, new_signal
 from signalbox.config import Settings
 from signalbox.errors import Unreachable
 from signalbox.ports import Record
-from signalbox.supervision import commands
+from signalbox.supervision import follower
 from signalbox.supervision.commands import Command, CommandFeed
 
 
@@ -53,24 +53,34 @@ def obeyed(reader: Reader, *, since_s: float | None = None, read: Mapping[int, i
 
 def test_each_command_is_passed_on_once(monkeypatch: Any) -> None:
     """Reading again after an interruption repeats nothing, and what was obeyed by an earlier run is left out."""
-    monkeypatch.setattr(commands, "_RETRY_S", 0.01)
+    monkeypatch.setattr(follower, "_RETRY_S", 0.01)
     reader = Reader([record(offset) for offset in range(5)])
     assert [command.record.offset for command in obeyed(reader, read={0: 2})] == [2, 3, 4]
 
 
 def test_what_is_no_signal_is_skipped(monkeypatch: Any) -> None:
     """A record that cannot be read does not keep those behind it from being obeyed."""
-    monkeypatch.setattr(commands, "_RETRY_S", 0.01)
+    monkeypatch.setattr(follower, "_RETRY_S", 0.01)
     reader = Reader([record(0, b"{"), record(1, json.dumps({"a": 1}).encode()), record(2)])
     assert [command.record.offset for command in obeyed(reader)] == [2]
 
 
 def test_a_broker_that_does_not_answer_does_not_lose_what_is_commanded_meanwhile(monkeypatch: Any) -> None:
     """Who cannot begin at the end of the topic begins, when the broker is back, where the clock said he began."""
-    monkeypatch.setattr(commands, "_RETRY_S", 0.01)
+    monkeypatch.setattr(follower, "_RETRY_S", 0.01)
     reader = Reader([record(0)])
     reader.failures = 1
     before = datetime.now(UTC)
     assert len(obeyed(reader)) == 1
     assert reader.starts[0] == "now"
     assert before <= reader.starts[1] <= datetime.now(UTC)
+
+
+def test_a_time_is_taken_at_its_word_until_something_was_read(monkeypatch: Any) -> None:
+    """Offsets tell old commands from new ones that slow clocks sent; without any, nothing older is obeyed."""
+    monkeypatch.setattr(follower, "_RETRY_S", 0.01)
+    first, later = Reader([]), Reader([])
+    obeyed(first, since_s=1000.0)
+    obeyed(later, since_s=1000.0, read={0: 7})
+    assert first.starts[0] == datetime.fromtimestamp(1000, UTC)
+    assert later.starts[0] == datetime.fromtimestamp(700, UTC)
