@@ -17,11 +17,11 @@ from connectors.kafka.source import CaughtUp, RecordBatch, Resized
 from schemas.catalog import is_shipped
 from schemas.signal import MalformedSignal, Signal, decode, decode_batch
 from signalbox.agents.admission import Refused, awaiting, commanded, homeless, unhandled
-from signalbox.agents.dead_letters import Where, dead_letter
 from signalbox.agents.group import CONTROL, OUTCOME, Delivery, Origin, Run
 from signalbox.agents.plan import Kind, Plan
 from signalbox.agents.stats import Stats
 from signalbox.config import EFFECTS_TOPIC, Settings
+from signalbox.dead_letters import Where, dead_letter
 from signalbox.ids import KEY_GROUPS, key_group
 from signalbox.ports import Outgoing
 

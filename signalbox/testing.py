@@ -15,7 +15,6 @@ from signalbox.actions.executor import Acknowledged, Executor
 from signalbox.actions.ledger import OUTCOMES, REQUESTED, Ledger
 from signalbox.actions.services import Services
 from signalbox.agents.admission import Refused, commanded, homeless, unhandled
-from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.agents.group import CONTROL, OUTCOME, AgentGroup
 from signalbox.agents.plan import Place, Plan, topic_router
 from signalbox.agents.pools import PoolSizes
@@ -23,6 +22,7 @@ from signalbox.agents.stats import Stats
 from signalbox.app import App
 from signalbox.clock import VirtualClock
 from signalbox.config import EFFECTS_TOPIC, Settings
+from signalbox.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.errors import NotFound
 from signalbox.ids import KEY_GROUPS, key_group
 from signalbox.routing import Pattern

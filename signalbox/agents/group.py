@@ -17,7 +17,6 @@ from schemas.payloads.agents import AgentError
 from schemas.payloads.base import ErrorInfo
 from schemas.signal import Signal, decode, encode
 from signalbox.agents.contract import Context, Directives, Keyed, as_directives
-from signalbox.agents.dead_letters import NOWHERE, Where, dead_letter
 from signalbox.agents.directives import Emit
 from signalbox.agents.effects import Cause, Effects
 from signalbox.agents.payloads import InvalidPayload, typed
@@ -28,6 +27,7 @@ from signalbox.agents.records import NONE_HELD, Held, Instance
 from signalbox.agents.stats import Stats
 from signalbox.clock import Clock
 from signalbox.config import Settings
+from signalbox.dead_letters import NOWHERE, Where, dead_letter
 from signalbox.errors import described
 from signalbox.ports import Outgoing
 from signalbox.routing import ConditionError, Router

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from signalbox.cli.base import Command, group, session
-from signalbox.cli.session import SOURCE, Session
-from signalbox.cli.signals import sent
+from signalbox.cli.session import Session
+from signalbox.cli.signals import say
 
 if TYPE_CHECKING:
     from signalbox.registry.query import Query
@@ -96,13 +96,8 @@ def _asked(state: Session, id: str) -> dict[str, Any]:
 def _command(state: Session, verb: str, id: str, reason: str) -> None:
     """Put a command on the control topic and print the id of the signal."""
     from schemas.control import AgentControl
-    from schemas.signal import new_signal
 
-    data = AgentControl(agent_id=id, reason=reason).model_dump(mode="json")
-    signal = new_signal(f"control.agent.{verb}", data, source=SOURCE, subject=id)
-    topic = state.connected().topic("control")
-    with state.publisher() as publisher:
-        state.output().words(sent(publisher, [signal], lambda _signal: topic, state.timeout_s()), "id")
+    say(state, "control", f"control.agent.{verb}", AgentControl(agent_id=id, reason=reason), subject=id)
 
 
 def _query(where: str, **wanted: str) -> "Query":

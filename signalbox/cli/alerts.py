@@ -7,8 +7,8 @@ import typer
 
 from signalbox.cli.base import Command, group, session
 from signalbox.cli.records import read_signals
-from signalbox.cli.session import SOURCE, Session
-from signalbox.cli.signals import sent
+from signalbox.cli.session import Session
+from signalbox.cli.signals import say
 from signalbox.errors import Conflict, NotFound
 
 app = group("Alerts.")
@@ -39,7 +39,6 @@ def acknowledge(
 ) -> None:
     """Take charge of an open alert, so that it no longer escalates by itself."""
     from schemas.payloads.alerts import AlertAck
-    from schemas.signal import new_signal
 
     state = session(ctx)
     alert = _named(state, id)
@@ -47,10 +46,7 @@ def acknowledge(
         msg = f"the alert {alert['alert_id']} is already acknowledged by {alert['acknowledged_by']}"
         raise Conflict(msg)
     ack = AlertAck(alert_id=alert["alert_id"], dedup_key=None, by=by or getpass.getuser(), note=note)
-    signal = new_signal("alert.ack", ack.model_dump(mode="json"), source=SOURCE, subject=alert["subject"])
-    topic = state.connected().topic("signals")
-    with state.publisher() as publisher:
-        state.output().words(sent(publisher, [signal], lambda _signal: topic, state.timeout_s()), "id")
+    say(state, "signals", "alert.ack", ack, subject=alert["subject"])
 
 
 def _named(state: Session, id: str) -> dict[str, Any]:

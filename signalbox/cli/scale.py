@@ -12,8 +12,8 @@ import typer
 
 from signalbox.cli import scale_explain, scale_simulate
 from signalbox.cli.base import Command, group, session
-from signalbox.cli.session import SOURCE, Session
-from signalbox.cli.signals import sent
+from signalbox.cli.session import Session
+from signalbox.cli.signals import say
 from signalbox.errors import DeadlineExceeded, NotFound, SignalboxError, UsageError
 from signalbox.scaling.policy import MOST_UNITS
 
@@ -59,7 +59,7 @@ def set_target(
     if not state.options.bootstrap and state.find_node() is not None:
         _known(state, target)
     data = {"target": target, "desired": count, "reason": reason or f"asked for by {getpass.getuser()}"}
-    _command(state, "control.scale", data, subject=target)
+    say(state, "control", "control.scale", data, subject=target)
     if wait:
         _wait(state, target, count)
 
@@ -67,22 +67,13 @@ def set_target(
 @app.command("pause", cls=Command)
 def pause(ctx: typer.Context, reason: Annotated[str, _REASON] = "") -> None:
     """Let the autoscaler decide nothing until it is resumed; `scale set` goes on working."""
-    _command(session(ctx), "control.pause", {"flow": "scaling", "reason": reason}, subject="flow/scaling")
+    say(session(ctx), "control", "control.pause", {"flow": "scaling", "reason": reason}, subject="flow/scaling")
 
 
 @app.command("resume", cls=Command)
 def resume(ctx: typer.Context, reason: Annotated[str, _REASON] = "") -> None:
     """Let the autoscaler decide again."""
-    _command(session(ctx), "control.resume", {"flow": "scaling", "reason": reason}, subject="flow/scaling")
-
-
-def _command(state: Session, type: str, data: dict[str, Any], *, subject: str) -> None:
-    from schemas.signal import new_signal
-
-    signal = new_signal(type, data, source=SOURCE, subject=subject)
-    topic = state.connected().topic("control")
-    with state.publisher() as publisher:
-        state.output().words(sent(publisher, [signal], lambda _signal: topic, state.timeout_s()), "id")
+    say(session(ctx), "control", "control.resume", {"flow": "scaling", "reason": reason}, subject="flow/scaling")
 
 
 def _known(state: Session, target: str) -> dict[str, Any]:

@@ -92,6 +92,16 @@ def sent(
     yield from waiting
 
 
+def say(state: Session, topic: str, type: str, data: Any, *, subject: str) -> None:
+    """Put one signal on a topic, named without its prefix, and print the signal's id once the broker has it."""
+    from schemas.signal import new_signal
+
+    name = state.connected().topic(topic)
+    signal = new_signal(type, data, source=SOURCE, subject=subject)
+    with state.publisher() as publisher:
+        state.output().words(sent(publisher, [signal], lambda _signal: name, state.timeout_s()), "id")
+
+
 def parsed_json(text: str | None, option: str) -> Any:
     """The JSON value an option was given, or None.
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import msgspec
 
-from schemas.dead_letter import DEAD_LETTER_TYPE, dead_letter_data
 from schemas.payloads.scaling import Autoscaling, PoolResized, Rescale
-from schemas.signal import Signal, new_signal
+from schemas.signal import decode, new_signal
 from signalbox.config import Settings
+from signalbox.dead_letters import Where, dead_letter
 from signalbox.durable import write_at_once
-from signalbox.ids import derived_id
 from signalbox.supervision.commands import Command
 from signalbox.supervision.group import ProcessGroup
 from signalbox.supervision.outbox import Outbox
@@ -66,31 +65,21 @@ class Notices:
     def refuse(self, command: Command, reason: str, message: str) -> None:
         """Set a command aside as a dead letter. The same record gives the same id."""
         signal, record = command
-        place = f"{record.topic}/{record.partition}/{record.offset}"
-        letter: Signal[Any] = Signal(
-            id=derived_id(place, reason, 0),
+        letter = dead_letter(
+            reason,
+            message,
+            where=Where(record.topic, record.partition, record.offset),
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+            limit_bytes=self._settings.limits.dead_letter_bytes,
+            now=datetime.now(UTC),
+            timestamp=record.timestamp,
+            signal=signal,
             source=f"signalbox/{self._settings.node.name}",
-            type=DEAD_LETTER_TYPE,
-            subject=signal.subject,
-            time=datetime.now(UTC),
-            causationid=signal.id,
-            data=dead_letter_data(
-                reason=reason,
-                message=message,
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                key=record.key,
-                value=record.value,
-                headers=record.headers,
-                limit_bytes=self._settings.limits.dead_letter_bytes,
-                timestamp=record.timestamp,
-                signal_id=signal.id,
-                signal_type=signal.type,
-            ),
         )
         log.warning("a command is refused", reason=reason, why=message, id=signal.id)
-        self._outbox.send("dead-letters", letter)
+        self._outbox.send(letter.topic, decode(letter.value))
 
     async def facts(self, targets: Targets, groups: Mapping[str, ProcessGroup]) -> None:
         """Write down what is wanted and what there is, for the processes of this node."""

@@ -42,8 +42,12 @@ def dead_letter(
     timestamp: datetime | None = None,
     signal: Signal[Any] | None = None,
     agent_id: str | None = None,
+    source: str = "router",
 ) -> Outgoing:
-    """The dead letter of one record. The same record, reason and agent give the same id."""
+    """The dead letter of one record. The same record, reason and agent give the same id.
+
+    `source` says who sets it aside where that is no agent.
+    """
     place = f"{where.topic}/{where.partition}/{where.offset}"
     data = dead_letter_data(
         reason=reason,
@@ -62,7 +66,7 @@ def dead_letter(
     )
     letter: Signal[Any] = Signal(
         id=derived_id(place, f"{agent_id}|{reason}", 0),
-        source=f"agent/{agent_id}" if agent_id else "router",
+        source=f"agent/{agent_id}" if agent_id else source,
         type=DEAD_LETTER_TYPE,
         subject=signal.subject if signal else None,
         time=now,

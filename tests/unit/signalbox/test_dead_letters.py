@@ -6,7 +6,7 @@ from hypothesis import given
 
 from schemas.dead_letter import DeadLetter, original_bytes, original_key
 from schemas.signal import Signal, decode, encode
-from signalbox.agents.dead_letters import DEAD_LETTERS, Where, dead_letter
+from signalbox.dead_letters import DEAD_LETTERS, Where, dead_letter
 from signalbox.ports import Outgoing
 from tests.support.signals import signals
 from tests.unit.signalbox.agents.examples import Counter, harness_of
