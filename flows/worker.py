@@ -26,6 +26,7 @@ from flows.assembly import Flow
 from flows.reporting import MetricsReporter, handlers
 from signalbox.config import FlowsSettings, Settings, load_settings
 from signalbox.errors import SignalboxError, StateDamaged
+from signalbox.supervision import fork_server
 from signalbox.supervision.inspection import serve, socket_path
 from signalbox.supervision.parent import die_with_parent
 from signalbox.supervision.standby import wait_for_start
@@ -47,6 +48,13 @@ log = structlog.get_logger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Run until drained; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    if arguments.fork_server is not None:
+        for name in FlowsSettings.model_fields:
+            importlib.import_module(f"flows.{name}")
+        fork_server.serve(arguments.fork_server, main)
+        return 0
+    if arguments.flow is None:
+        _parser().error("which flow?")
     die_with_parent()
     # Before any thread exists, so that all inherit it and only the one that waits for them gets these signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, _DRAIN_SIGNALS)
@@ -171,12 +179,13 @@ def _explain(error: BaseException) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description="One worker process of a flow.")
-    parser.add_argument("flow", choices=list(FlowsSettings.model_fields))
+    parser.add_argument("flow", nargs="?", choices=list(FlowsSettings.model_fields))
     parser.add_argument("--index", type=int, default=0, help="number of this process, from 0")
     parser.add_argument(
         "--addresses", type=lambda text: text.split(","), default=[], help="HOST:PORT of all processes, by index"
     )
     parser.add_argument("--standby", type=int, metavar="FD", help="wait on this descriptor for the word to begin")
+    parser.add_argument("--fork-server", type=int, metavar="FD", help="fork the workers that are asked for on this one")
     return parser
 
 

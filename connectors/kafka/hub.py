@@ -64,6 +64,8 @@ class ConsumerHub:
         """Where partitions that are let go have ended."""
         self.epoch_at = time.monotonic()
         """When an epoch last ended; an idle flow ends epochs too."""
+        self.saved_at: float | None = None
+        """When the last epoch was saved everywhere and records were taken again; None while one is being saved."""
         self.epochs = 0
         """Epochs that partitions have ended, summed up over partitions."""
         self.reading_since: float | None = None

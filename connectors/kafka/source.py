@@ -192,7 +192,8 @@ class Partition(StatefulSourcePartition[Item, PartState]):
             raise StopIteration
         if self._is_saving:
             self._is_saving = False
-            self._hub.rests.saved(time.monotonic() - self._epoch_began_s)
+            self._hub.saved_at = time.monotonic()
+            self._hub.rests.saved(self._hub.saved_at - self._epoch_began_s)
         batches: list[Item] = []
         if self.told is not self._sizes:
             self.told = self._sizes
@@ -227,6 +228,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         self.saved = low
         self._hub.epoch_at = self._epoch_began_s = time.monotonic()
         self._hub.epochs += 1
+        self._hub.saved_at = None
         self._is_saving = True
         return low, self._next_sizes(), self._next_bound()
 

@@ -14,6 +14,7 @@ import psutil
 from schemas.payloads.health import ResourceUsage
 from schemas.signal import Signal
 from signalbox.sensors.contract import SampleContext, Sensor
+from signalbox.supervision import fork_server
 from signalbox.supervision.parent import PARENT_VARIABLE
 
 Processes = Callable[[], Sequence[psutil.Process]]
@@ -33,7 +34,7 @@ def process_tree() -> list[psutil.Process]:
 def role(command: Sequence[str], name: str) -> str:
     """What a process is to the system, such as `agents-0`, told by its command line; else its executable's name."""
     words = list(command)
-    if "flows.worker" in words:
+    if "flows.worker" in words and fork_server.OPTION not in words:
         flow = words[words.index("flows.worker") + 1 :][:1]
         index = words[words.index("--index") + 1 :][:1] if "--index" in words else []
         return "-".join([*(flow or ["worker"]), *index])

@@ -10,19 +10,17 @@ import contextlib
 import random
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from signalbox.config import SupervisionSettings
 from signalbox.errors import SignalboxError
 from signalbox.supervision import inspection
-from signalbox.supervision.process import ChildProcess
+from signalbox.supervision.process import ChildProcess, Starter, StartFailed
 from signalbox.supervision.standby import Standby
 
-_POLL_LISTENING_S = 0.005
+_POLL_LISTENING_S = 0.002
 #: A process that is busy may be slow to answer; this leaves it several chances before it counts as frozen.
 _ANSWER_S = 3.0
 _LOOPBACK = "127.0.0.1"
@@ -33,33 +31,32 @@ _PORTS = range(20_000, 32_768)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a process is told when it is started: its number, the addresses of all, and where to wait for the word."""
+    """What a process is told when it is started: its number, and the addresses of all."""
 
     index: int
     addresses: Sequence[str] = ()
     """`HOST:PORT` of every process of the generation; none if there is one only."""
-    standby: int | None = None
-    """File descriptor on which it is told to begin; None if it begins at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """How the processes of a group are started and asked."""
 
-    command: Callable[[Place], Sequence[str]]
-    """Command line of a process."""
+    starter: Starter
+    arguments: Callable[[Place], Sequence[str]]
+    """Of a process's command line."""
     socket: Callable[[int], Path]
     """Where the process with this index serves its inspection socket."""
     is_running: Callable[[Any], bool]
     """Whether an answer to `status` means that the process does its work."""
     has_settled: Callable[[Sequence[Any]], bool] = lambda _answers: True
     """Whether the answers mean that all the work is taken up and something was saved, so that a change is confirmed."""
+    is_calm: Callable[[Sequence[Any]], bool] = lambda _answers: True
+    """Whether the answers mean that there is little to save at the moment, so that a drain is short."""
     stuck_s: Callable[[Sequence[Any]], float] = lambda _answers: 0.0
     """Seconds since the processes, by their answers, last got on with their work."""
     stands_by: bool = False
-    """Whether the processes can be told to wait."""
-    environment: dict[str, str] = field(default_factory=dict)
-    inherited: tuple[int, ...] = ()
+    """Whether the processes can be told to wait, by `--standby`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +88,7 @@ class Generation:
         self._addresses: list[str] = []
         self._begun = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting: asyncio.Future[None] | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -104,11 +102,11 @@ class Generation:
 
     async def prepare(self) -> None:
         """Start the processes and wait until each stands by, or the generation has ended. Once is enough."""
-        if self._children:
+        if self._starting is not None:
             return
         self._addresses = free_addresses(self.size) if self.size > 1 else []
-        for index in range(self.size):
-            await self._start(index)
+        self._starting = asyncio.ensure_future(self._start_all())
+        await asyncio.shield(self._starting)  # who loses patience must not lose sight of what was started
         waiting = asyncio.gather(*(standby.ready() for standby in self._standbys))
         either: list[asyncio.Future[Any]] = [asyncio.ensure_future(waiting), self.outcome]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -128,7 +126,7 @@ class Generation:
                 self._standbys[index].start(clean=clean)
             # A process dials those before it and sleeps a second when refused; the last one is dialled by nobody.
             if index < self.size - 1:
-                await _until_listening(child, int(self._addresses[index].rpartition(":")[2]))
+                await _until_listening(child, self._addresses[index])
 
     async def ask(self) -> list[bool]:
         """Ask every process for its status; says which have answered."""
@@ -146,6 +144,10 @@ class Generation:
         """Whether the processes have taken up all the work, and saved something since they began."""
         return None not in self.answers and self._launch.has_settled(self.answers)
 
+    def is_calm(self) -> bool:
+        """Whether a drain would be short now, as far as the processes have said."""
+        return self._launch.is_calm(self.answers)
+
     def stuck_s(self) -> float:
         """Seconds since the processes last got on with their work, as far as they have said."""
         return self._launch.stuck_s(self.answers)
@@ -162,6 +164,8 @@ class Generation:
         Returns whether all of them have drained, and so have saved everything.
         """
         timeout_s = self._settings.drain_timeout_s
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
         drain = drain and self._begun  # before, there is nothing to save
         ends = (child.stop(timeout_s=timeout_s) if drain else child.kill() for child in self._children)
         codes = await asyncio.gather(*ends)
@@ -172,18 +176,21 @@ class Generation:
         self._children, self._standbys = [], []
         return drain and bool(codes) and not any(codes)
 
+    async def _start_all(self) -> None:
+        try:
+            for index in range(self.size):
+                await self._start(index)
+        except StartFailed as error:
+            self.settle(Ended(reason="start_failed", detail=str(error)))
+
     async def _start(self, index: int) -> None:
         standby = Standby() if self._launch.stands_by else None
-        inherited = self._launch.inherited
         if standby is not None:
             self._standbys.append(standby)
-            inherited = (*inherited, standby.fd)
-        place = Place(index=index, addresses=self._addresses, standby=None if standby is None else standby.fd)
-        child = await ChildProcess.start(
+        child = await self._launch.starter.start(
             f"{self.name}-{index}",
-            self._launch.command(place),
-            environment=self._launch.environment,
-            inherited=inherited,
+            self._launch.arguments(Place(index=index, addresses=self._addresses)),
+            standby=None if standby is None else standby.fd,
         )
         if standby is not None:
             standby.started()
@@ -221,15 +228,19 @@ def free_addresses(count: int) -> list[str]:
     raise SignalboxError(msg, hint="end what occupies them")
 
 
-async def _until_listening(child: ChildProcess, port: int) -> None:
-    """Wait until the child listens, or has ended. Looks from outside: to connect would break the engine's handshake."""
-    while child.exit_code is None and not await asyncio.to_thread(_listens, child.pid, port):  # noqa: ASYNC110 - no event
+async def _until_listening(child: ChildProcess, address: str) -> None:
+    """Wait until the child listens, or has ended. To connect would break the engine's handshake."""
+    host, _, port = address.rpartition(":")
+    while child.exit_code is None and not _is_taken(host, int(port)):  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(_POLL_LISTENING_S)
 
 
-def _listens(pid: int, port: int) -> bool:
-    try:
-        connections = psutil.Process(pid).net_connections(kind="tcp")
-    except psutil.Error:
-        return False
-    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
+def _is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there. An address that may be used again is refused to others only while one listens."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False

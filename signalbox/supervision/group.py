@@ -24,8 +24,8 @@ from signalbox.telemetry.metrics import RESTARTS
 
 _POLL_S = 1.0
 _POLL_STARTING_S = 0.05
-#: How long a change waits for an epoch to close before it drains, and how long ago that may be.
-_CALM_S, _JUST_S = 3.0, 0.15
+#: How long a change waits for the moment when a drain is short, and how often it looks.
+_CALM_S, _LOOK_S = 3.0, 0.02
 
 log = get_logger(__name__)
 
@@ -218,9 +218,9 @@ class ProcessGroup:
         deadline = self._clock.monotonic() + _CALM_S
         while self._clock.monotonic() < deadline and (present := self._now) is not None:
             await present.ask()
-            if present.stuck_s() < _JUST_S:
+            if present.is_calm():
                 return
-            await asyncio.sleep(_POLL_STARTING_S)
+            await asyncio.sleep(_LOOK_S)
 
     def _generation(self, size: int) -> Generation:
         return Generation(self.name, self._launch, size, settings=self._settings, on_exit=self._on_exit)

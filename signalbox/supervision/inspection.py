@@ -32,6 +32,7 @@ _ANSWER_BYTES = 64 * 1024 * 1024
 _CLIENT_TIMEOUT_S = 2.0
 #: So many clients are served at once; a further one waits for at most `_CLIENT_TIMEOUT_S`.
 _CLIENTS = 16
+_LOOK_S = 0.005
 _LENGTH = struct.Struct("!i")
 
 Handler = Callable[[dict[str, Any]], Any]
@@ -97,12 +98,17 @@ class InspectionServer:
     def __init__(self, path: Path, handlers: dict[str, Handler]) -> None:
         self.path = path
         self._server = _Server(str(path), handlers)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="inspection", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="inspection", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop answering and remove the socket file; calling it again does nothing."""
-        self._server.shutdown()
+        asked = threading.Thread(target=self._server.shutdown, name="inspection-end", daemon=True)
+        asked.start()
+        while asked.is_alive():  # the server looks up when somebody connects, and else twice a second
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+                caller.connect(str(self.path))
+            asked.join(_LOOK_S)
         self._server.server_close()
         self._thread.join()
         self.path.unlink(missing_ok=True)

@@ -25,23 +25,25 @@ from signalbox.config import Settings, resolved_environment
 from signalbox.dashboard.api import build_api
 from signalbox.dashboard.server import HttpServer, allowed_hosts
 from signalbox.errors import Conflict, UsageError
-from signalbox.supervision import discovery, inspection, lock
+from signalbox.supervision import discovery, fork_server, inspection, lock
 from signalbox.supervision.broker import TOPICS, OuterBroker, OwnBroker
 from signalbox.supervision.commands import CommandFeed
 from signalbox.supervision.generation import Launch, Place
 from signalbox.supervision.group import ProcessGroup
 from signalbox.supervision.notices import Notices
 from signalbox.supervision.outbox import Outbox
+from signalbox.supervision.process import Program, Starter
 from signalbox.supervision.registry import Heartbeat, RegistryFeed
 from signalbox.supervision.saved_state import SavedState
 from signalbox.supervision.scaler import Scaler
 from signalbox.supervision.targets import TargetsFile
-from signalbox.supervision.view import NodeView, has_settled, stuck_s
+from signalbox.supervision.view import NodeView, has_settled, is_calm, stuck_s
 from signalbox.telemetry import logs
 from signalbox.telemetry.exposition import DIRECTORY_VARIABLE, Exposition
 from signalbox.telemetry.metrics import BUILD_INFO
 
-#: How the children are started. A flow's name, `--index`, `--addresses` and `--standby` are added to `worker`.
+#: How the children are started. A flow's name, `--index`, `--addresses` and `--standby` are added to `worker`, or else
+#: `--fork-server`.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "worker": (sys.executable, "-m", "flows.worker"),
     "sensors": (sys.executable, "-m", "signalbox.sensors"),
@@ -153,8 +155,9 @@ class Node:
         environment = self._environment()
         stack.callback((self._run_dir / "settings.json").unlink, missing_ok=True)  # it holds secrets
         view.scaler = await stack.enter_async_context(self._scaling())
+        starter = self._worker_starter(environment, held.fd, stack)
         for name in self._flow_names:
-            view.flows[name] = self._worker_group(name, environment, held.fd, exposition, view.scaler)
+            view.flows[name] = self._worker_group(name, starter, exposition, view.scaler)
         view.sensors = self._sensor_group(environment, held.fd, exposition)
         for saved in self._saved.values():
             stack.push_async_callback(saved.seal)
@@ -239,23 +242,29 @@ class Node:
             await feed.hold()
             await asyncio.to_thread(outbox.close, _LAST_NOTICES_S)
 
-    def _worker_group(
-        self, name: str, environment: dict[str, str], fd: int, exposition: Exposition, scaler: Scaler
-    ) -> ProcessGroup:
-        def command(place: Place) -> Sequence[str]:
+    def _worker_starter(self, environment: dict[str, str], fd: int, stack: contextlib.AsyncExitStack) -> Starter:
+        command = self._commands["worker"]
+        if not fork_server.can_fork():
+            return Program(command, environment, (fd,))
+        patience_s = self._settings.supervision.start_timeout_s
+        server = fork_server.ForkServer(command, environment=environment, inherited=(fd,), patience_s=patience_s)
+        stack.push_async_callback(server.close)
+        return server
+
+    def _worker_group(self, name: str, starter: Starter, exposition: Exposition, scaler: Scaler) -> ProcessGroup:
+        def arguments(place: Place) -> Sequence[str]:
             together = ("--addresses", ",".join(place.addresses)) if place.addresses else ()
-            standby = ("--standby", str(place.standby)) if place.standby is not None else ()
-            return (*self._commands["worker"], name, "--index", str(place.index), *together, *standby)
+            return (name, "--index", str(place.index), *together)
 
         launch = Launch(
-            command=command,
+            starter=starter,
+            arguments=arguments,
             socket=lambda index: inspection.socket_path(self._data_dir, f"{name}-{index}"),
             is_running=lambda answer: answer.get("state") == "running",
             has_settled=has_settled,
+            is_calm=is_calm,
             stuck_s=stuck_s,
             stands_by=True,
-            environment=environment,
-            inherited=(fd,),
         )
         flow = scaler.target(name, self._settings.flows.of(name).workers)
         if flow.workers > self._settings.kafka.partitions:
@@ -283,11 +292,10 @@ class Node:
 
     def _sensor_group(self, environment: dict[str, str], fd: int, exposition: Exposition) -> ProcessGroup:
         launch = Launch(
-            command=lambda _place: self._commands["sensors"],
+            starter=Program(self._commands["sensors"], environment, (fd,)),
+            arguments=lambda _place: (),
             socket=lambda _index: inspection.socket_path(self._data_dir, "sensors"),
             is_running=lambda _answer: True,
-            environment=environment,
-            inherited=(fd,),
         )
         return self._group("sensors", launch, 1, exposition)
 

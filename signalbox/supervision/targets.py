@@ -4,7 +4,6 @@ One small file, replaced as a whole and synced before anything is done, so that 
 whoever comes next. Read commands are counted in the same file: each is obeyed once.
 """
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from signalbox.config import Settings
 from signalbox.durable import write_durably
 from signalbox.errors import ConfigError
+from signalbox.machine import processors
 from signalbox.scaling.policy import Policy
 
 #: The flow that decides about the others: to pause it is to pause its decisions.
@@ -69,14 +69,10 @@ def flow_policy(settings: Settings, name: str) -> Policy:
     there are processors. The autoscaler's own flow is one agent, and so one worker.
     """
     workers = settings.flows.of(name).workers
-    most = workers if name == AUTOSCALER else max(workers, min(_MOST_WORKERS, _processors()))
+    most = workers if name == AUTOSCALER else max(workers, min(_MOST_WORKERS, processors()))
     given = settings.scaling.flows.get(name, Policy()).model_dump(exclude_unset=True)
     least = min(workers, given.get("max", workers))
     return Policy.model_validate({"min": least, "max": max(most, given.get("min", 1)), **given})
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TargetsFile:

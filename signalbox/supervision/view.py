@@ -28,6 +28,8 @@ from signalbox.telemetry.exposition import Exposition
 #: An epoch closes every `epoch_ms`. Older than this many, and longer ago than the least: work is stuck.
 _STUCK_EPOCHS = 5
 _STUCK_LEAST_S = 10.0
+#: What was saved so long ago was saved just now; epochs of the usual second are not half over by then.
+_CALM_S = 0.4
 #: Nodes that have a metric of their own; the rest, those with the fewest agents, share one.
 _METRIC_NODES = 100
 #: A change of the number of workers takes a moment, and to have none may be wanted.
@@ -259,6 +261,12 @@ def stuck_s(answers: Iterable[Any]) -> float:
     """Seconds since a worker closed an epoch; 0 while the broker is what they wait for, or when none says."""
     told = [answer for answer in answers if answer]
     return 0.0 if any(answer.get("waits_for_broker") for answer in told) else epoch_age_s(told)
+
+
+def is_calm(answers: Iterable[Any]) -> bool:
+    """Whether every worker that reads has just saved what it did, so that little is left to save and nobody is at it."""
+    ages = [answer.get("saved_age_s") for answer in answers if answer and answer.get("positions")]
+    return all(age is not None and age < _CALM_S for age in ages)
 
 
 def has_settled(answers: Iterable[Any]) -> bool:

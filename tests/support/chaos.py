@@ -21,7 +21,7 @@ import httpx2
 import psutil
 
 from connectors.brokers.apache import ApacheKafka
-from signalbox.supervision import discovery
+from signalbox.supervision import discovery, fork_server
 from tests.support.chaos_load import OpenLoop
 from tests.support.eventually import eventually
 
@@ -179,7 +179,7 @@ class MortalNode:
     def workers_now(self) -> list[psutil.Process]:
         """Its worker processes; there may be none at the moment."""
         with suppress(psutil.Error):
-            children = psutil.Process(self._running().pid).children()
+            children = psutil.Process(self._running().pid).children(recursive=True)
             self._children.update(children)
             return [child for child in children if _is_worker(child)]
         return []
@@ -188,7 +188,7 @@ class MortalNode:
         """SIGKILL of the supervisor. Its children are to die by themselves."""
         process = self._running()
         with suppress(psutil.Error):
-            self._children.update(psutil.Process(process.pid).children())
+            self._children.update(psutil.Process(process.pid).children(recursive=True))
         process.kill()
         process.wait()
 
@@ -210,7 +210,7 @@ class MortalNode:
         own = set()
         if self._process is not None and self._process.poll() is None:
             with suppress(psutil.Error):
-                own = set(psutil.Process(self._process.pid).children())
+                own = set(psutil.Process(self._process.pid).children(recursive=True))
         return [child for child in self._children - own if _lives(child)]
 
     def close(self) -> None:
@@ -337,7 +337,7 @@ def recoveries_s(strikes: Sequence[Strike], times_ms: Sequence[int]) -> dict[Fau
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    return "flows.worker" in process.cmdline()
+    return "flows.worker" in process.cmdline() and process.name() != fork_server.NAME
 
 
 def _lives(process: psutil.Process) -> bool:

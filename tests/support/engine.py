@@ -52,6 +52,7 @@ class Hub:
     """Stands for the consumer of a worker: gives a partition what the model lets it have."""
 
     epoch_at = 0.0
+    saved_at: float | None = None
     epochs = 0
 
     def __init__(self, logs: Sequence[Log]) -> None:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from signalbox.config import load_settings
-from signalbox.supervision import inspection
+from signalbox.supervision import fork_server, inspection
 from signalbox.supervision.parent import die_with_parent
 from signalbox.supervision.standby import wait_for_start
 
@@ -28,11 +28,13 @@ def began(words: list[str]) -> str | None:
     return None if start is None else "begin clean" if start.clean else "begin"
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
+    if fork_server.OPTION in words:
+        fork_server.serve(int(words[-1]), main)
+        return 0
     die_with_parent()
     settings = load_settings()
     data_dir = settings.node.data_dir
-    words = sys.argv[1:]
     index = int(words[words.index("--index") + 1]) if words else 0
     name = f"{words[0]}-{index}" if words else "sensors"
     addresses = words[words.index("--addresses") + 1].split(",") if "--addresses" in words else []
@@ -81,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ from signalbox.supervision.generation import Launch, Place
 from signalbox.supervision.group import GroupState, ProcessGroup
 from signalbox.supervision.notices import Notices
 from signalbox.supervision.outbox import Outbox
+from signalbox.supervision.process import Program
 from signalbox.supervision.scaler import Scaler
 from signalbox.supervision.targets import Change, TargetsFile
 from signalbox.supervision.view import has_settled
@@ -58,12 +59,12 @@ class _Rig:
         self.group = ProcessGroup(
             "agents",
             Launch(
-                command=_command,
+                starter=Program((sys.executable, str(_CHILD)), {**environment, "PYTHONPATH": str(_ROOT)}),
+                arguments=_arguments,
                 socket=lambda index: inspection.socket_path(data_dir, f"agents-{index}"),
                 is_running=lambda answer: answer["state"] == "running",
                 has_settled=has_settled,
                 stands_by=True,
-                environment={**environment, "PYTHONPATH": str(_ROOT)},
             ),
             target=0 if flow.paused else flow.workers,
             settings=self.settings.supervision,
@@ -117,9 +118,9 @@ class _Rig:
         return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
-def _command(place: Place) -> list[str]:
-    words = [sys.executable, str(_CHILD), "agents", "--index", str(place.index), "--standby", str(place.standby)]
-    return [*words, *(("--addresses", ",".join(place.addresses)) if place.addresses else ())]
+def _arguments(place: Place) -> list[str]:
+    together = ("--addresses", ",".join(place.addresses)) if place.addresses else ()
+    return ["agents", "--index", str(place.index), *together]
 
 
 @asynccontextmanager

@@ -92,7 +92,7 @@ def test_policies_and_sizes_come_from_the_settings() -> None:
 
 def test_a_flow_keeps_the_workers_that_it_is_set_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without bounds of its own, a flow has never fewer workers than set, and no more than there are processors."""
-    monkeypatch.setattr("signalbox.supervision.targets._processors", lambda: 4)
+    monkeypatch.setattr("signalbox.supervision.targets.processors", lambda: 4)
 
     def bounds(**given: Any) -> tuple[int, int]:
         settings = Settings.model_validate({"flows": {"agents": {"workers": 2}}, "scaling": {"flows": given}})

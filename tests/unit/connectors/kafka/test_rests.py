@@ -1,5 +1,6 @@
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from connectors.kafka.rests import Rests
 
@@ -29,6 +30,18 @@ def test_the_rest_while_an_epoch_is_saved_is_as_long_as_that_takes() -> None:
     for _ in range(50):
         rests.saved(0.1 * 0.9**50)
     assert rest_s(rests, since_s=1) < 0.005
+
+
+def test_where_processors_are_short_rests_are_longer_than_saving_takes(monkeypatch: Any) -> None:
+    """More workers than processors do not find out how short a rest would do, and rest longer if it was not enough."""
+    monkeypatch.setattr("connectors.kafka.rests.processors", lambda: 2)
+    assert rest_s(Rests(epoch_s=1, workers=2), since_s=1) < 0.005
+    rests = Rests(epoch_s=1, workers=3)
+    for _ in range(50):
+        rests.saved(0.01)
+    assert 0.14 < rest_s(rests, since_s=1) <= 0.15
+    rests.saved(5.0)
+    assert 0.29 < rest_s(rests, since_s=1) <= 0.3
 
 
 def test_the_rest_for_an_epoch_comes_only_when_one_is_due() -> None:
