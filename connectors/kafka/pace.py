@@ -9,6 +9,8 @@ from collections.abc import Hashable
 #: What a round is meant to take at most.
 _ROUND_S = 0.05
 _LEAST = 16
+#: A worker begins with small rounds: who has been waiting while it started sees its first answers soon.
+_FIRST = 100
 
 
 class Pace:
@@ -16,7 +18,7 @@ class Pace:
 
     def __init__(self, most: int) -> None:
         """`most` records are taken at once in any case."""
-        self.records = most
+        self.records = min(most, _FIRST)
         """How many records to take at once."""
         self._most = most
         self._busy_s = 0.0

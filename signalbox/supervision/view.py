@@ -264,7 +264,7 @@ def stuck_s(answers: Iterable[Any]) -> float:
 
 
 def is_calm(answers: Iterable[Any]) -> bool:
-    """Whether every worker that reads has just saved what it did, so that little is left to save and nobody is at it."""
+    """Whether every worker that reads has just saved what it did, so that little is left and nobody is at it."""
     ages = [answer.get("saved_age_s") for answer in answers if answer and answer.get("positions")]
     return all(age is not None and age < _CALM_S for age in ages)
 

@@ -29,9 +29,6 @@ def began(words: list[str]) -> str | None:
 
 
 def main(words: list[str]) -> int:
-    if fork_server.OPTION in words:
-        fork_server.serve(int(words[-1]), main)
-        return 0
     die_with_parent()
     settings = load_settings()
     data_dir = settings.node.data_dir
@@ -83,4 +80,7 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if fork_server.OPTION in sys.argv:
+        fork_server.serve(int(sys.argv[-1]), main)
+    else:
+        sys.exit(main(sys.argv[1:]))
