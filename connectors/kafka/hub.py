@@ -54,7 +54,6 @@ class ConsumerHub:
         self._pace = Pace(poll_records)
         self.hot_keys = HotKeys()
         self._consumer: Consumer | None = None
-        self._new: list[Partition] = []
         self._parts: dict[tuple[str, int], Partition] = {}
         self._buffered = 0
         self._polled_at = 0.0
@@ -85,9 +84,11 @@ class ConsumerHub:
         return self._consumer
 
     def register(self, part: "Partition") -> None:
-        """Take on a partition; it is assigned with its siblings at the next poll."""
-        self._new.append(part)
-        self._parts[self._settings.topic_prefix + part.topic, part.partition] = part
+        """Take on a partition, whose records begin to come from its position on."""
+        consumer = self.connect()
+        place = (self._settings.topic_prefix + part.topic, part.partition)
+        (consumer.incremental_assign if self._parts else consumer.assign)([TopicPartition(*place, part.position)])
+        self._parts[place] = part
 
     def take(self, part: "Partition") -> list[Message]:
         """The records that wait for a partition, after polling if there are none."""
@@ -142,7 +143,7 @@ class ConsumerHub:
             consumer.close()
 
     def _poll(self, now: float) -> None:
-        consumer = self._assigned()
+        consumer = self.connect()
         self._polled_at = now
         messages = consumer.consume(self._pace.records, 0)
         self.rests.polled(len(messages))
@@ -208,16 +209,6 @@ class ConsumerHub:
             " the gap, remove the recovery directory: docs/how-to/recover.md"
         )
         return OffsetLost(f"{msg}: {gone}", hint=hint)
-
-    def _assigned(self) -> Consumer:
-        consumer = self.connect()
-        if self._new:
-            prefix = self._settings.topic_prefix
-            added = [TopicPartition(prefix + part.topic, part.partition, part.position) for part in self._new]
-            first = len(self._new) == len(self._parts)
-            (consumer.assign if first else consumer.incremental_assign)(added)
-            self._new = []
-        return consumer
 
     def _mirror(self, consumer: Consumer) -> None:
         moved = [part for part in self._parts.values() if part.saved is not None and part.saved != part.mirrored]
