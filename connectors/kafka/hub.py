@@ -174,8 +174,9 @@ class ConsumerHub:
         if error.code() != KafkaError._PARTITION_EOF:
             self._explain(error, message)
         elif part := self._parts.get((message.topic(), message.partition())):  # type: ignore[arg-type]  # as above
-            part.end_at_start = -1
-            part.end = message.offset() or 0
+            part.end = end = message.offset() or 0
+            # Lower than where the records end, if somebody has a transaction open there.
+            part.end_at_start = end if part.end_at_start is None else min(end, part.end_at_start)
         return True
 
     def _explain(self, error: KafkaError, message: Message) -> None:

@@ -169,7 +169,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         self.end = self.position
         """Where the partition last ended; the marks of transactions may lie between it and the record before."""
         self.end_at_start: int | None = None
-        """Where the partition ended when its first records came; -1 once the end was seen."""
+        """Where the partition ended when its first records came, or when its end was first seen."""
         self.told: Mapping[str, int] | None = None
         """The sizes that the flow was last told of."""
         self._wanted = wanted
