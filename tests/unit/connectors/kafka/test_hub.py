@@ -44,7 +44,7 @@ def end(offset: int) -> Message:
 
 def reading(messages: Sequence[Message], high: int) -> Partition:
     """A partition that reads from the beginning."""
-    hub = ConsumerHub(KafkaSettings(), "g", 10, Rests(epoch_s=60))
+    hub = ConsumerHub(KafkaSettings(), "g", 16, Rests(epoch_s=60))
     hub._consumer = Consumer(messages, high)  # type: ignore[assignment]
     state = (0, {}, 10_000)
     return Partition(hub, "signals", 0, state, threading.Event(), None, lambda: True, dict)
@@ -59,11 +59,11 @@ def rounds(part: Partition, count: int) -> list[list[str | int]]:
     return found
 
 
-@pytest.mark.parametrize("high", [25, 30])
+@pytest.mark.parametrize("high", [40, 45])
 def test_a_partition_has_caught_up_when_the_last_record_is_handed_over(high: int) -> None:
     """That the end was seen says nothing while records before it wait for their round, behind a transaction too."""
-    part = reading([*map(record, range(25)), end(25)], high)
-    assert rounds(part, 4) == [[10], [10], [5, "caught up"], []]
+    part = reading([*map(record, range(40)), end(40)], high)
+    assert rounds(part, 4) == [[16], [16], [8, "caught up"], []]
 
 
 def test_a_partition_without_records_has_caught_up_at_its_end() -> None:
