@@ -30,8 +30,8 @@ from signalbox.telemetry.logs import get_logger
 NAME = "fork-server"
 OPTION = "--fork-server"
 _MESSAGE_BYTES = 65_536
-#: The server tells of an end at once; one that says nothing for so long is frozen.
-_TELL_S = 2.0
+#: A server at work forks, and tells of an end, within milliseconds; one that takes so long is frozen.
+_FORK_S, _TELL_S = 5.0, 2.0
 _LOOK_S = 0.01
 
 log = get_logger(__name__)
@@ -57,7 +57,7 @@ class ForkServer:
         command: runs `serve` with the descriptor that follows `--fork-server`.
         environment: on top of this process's own, for the server and all it forks.
         inherited: file descriptors for them.
-        patience_s: a server that has not forked after so long is killed.
+        patience_s: a server that has not forked so long after its start is killed.
         """
         self._command = command
         self._environment = environment
@@ -77,12 +77,13 @@ class ForkServer:
             StartFailed: it has not forked.
         """
         async with self._one_at_a_time:
+            patience_s = self._patience_s if self._socket is None else _FORK_S
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(patience_s):
                     child = self._forked[await self._fork(name, arguments, standby)]
             except TimeoutError:
                 await self.close()
-                msg = f"{name} was not forked in {self._patience_s:g} s"
+                msg = f"{name} was not forked in {patience_s:g} s"
                 raise StartFailed(msg) from None
             except OSError as error:
                 msg = f"{name} could not be forked: {error}"

@@ -20,7 +20,7 @@ from signalbox.config import KafkaSettings
 from tests.support.chaos import PATIENCE_S, MortalNode
 from tests.support.chaos_run import TaskRun, expected_state
 from tests.support.eventually import eventually
-from tests.support.struck_node import ORDER_FILE, STEPS
+from tests.support.struck_node import ORDER_FILE, STEPS, VICTIMS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka]
 
@@ -132,7 +132,7 @@ def test_rescales_under_load_lose_double_and_reorder_nothing(
 
 def _strikes(rng: random.Random, count: int) -> list[tuple[str, str, str]]:
     """Step, victim and signal; all of them in turn, in a random order."""
-    every = [*itertools.product(STEPS, ("supervisor", "old", "new"), ("SIGKILL", "SIGSTOP"))]
+    every = [*itertools.product(STEPS, VICTIMS, ("SIGKILL", "SIGSTOP"))]
     rng.shuffle(every)
     return list(itertools.islice(itertools.cycle(every), count))
 
@@ -145,7 +145,7 @@ def test_a_strike_at_any_step_of_a_rescale_loses_and_doubles_nothing(
     summarize: Callable[[str], None],
     tmp_path: Path,
 ) -> None:
-    """Supervisor and workers are killed or frozen at each step, up and down; the rescale ends, one way or the other."""
+    """Supervisor, fork server and workers are killed or frozen at each step; the rescale ends, one way or the other."""
     count = 2 * rounds if rounds >= 10 else _FEW
     order = tmp_path / "strike"
     node = make_node(settings=_QUIET, module="tests.support.struck_node", environment={ORDER_FILE: str(order)})

@@ -78,10 +78,10 @@ class _Node:
 
     def events(self) -> list[dict[str, Any]]:
         path = self.data_dir / "events.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in whole_lines(path)]
 
     def broker_starts(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.data_dir / "broker.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self.data_dir / "broker.jsonl")]
 
     def stderr(self) -> str:
         return (self.data_dir / "stderr").read_text()

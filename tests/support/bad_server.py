@@ -301,7 +301,7 @@ class BadServer:
 
 def read_log(log: Path) -> list[dict[str, Any]]:
     """The calls that a server logged, oldest first."""
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return [json.loads(line) for line in whole_lines(log)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

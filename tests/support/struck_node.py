@@ -10,10 +10,13 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
+
 from signalbox.cli.main import run
-from signalbox.supervision import scaler
+from signalbox.supervision import fork_server, scaler
 
 ORDER_FILE = "SIGNALBOX_TEST_STRIKE"
+VICTIMS = ("supervisor", "server", "old", "new")
 STEPS = ("plan", "warm", "drain", "reap", "save", "start", "confirm", "done")
 
 
@@ -24,11 +27,15 @@ def _strike_at(step: str, old: list[int], new: list[int]) -> None:
     wanted = json.loads(order.read_text())
     if wanted["step"] != step:
         return
-    victims = [os.getpid()] if wanted["who"] == "supervisor" else (old if wanted["who"] == "old" else new)
+    victims = {"supervisor": [os.getpid()], "server": _servers(), "old": old, "new": new}[wanted["who"]]
     order.with_suffix(".struck").write_text(json.dumps(victims[:1]))
     order.unlink()
     for victim in victims[:1]:
         os.kill(victim, signal.Signals[wanted["how"]])
+
+
+def _servers() -> list[int]:
+    return [child.pid for child in psutil.Process().children() if child.name() == fork_server.NAME]
 
 
 def main() -> None:

@@ -176,7 +176,7 @@ class Worker:
         self.process.wait()
 
     def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in whole_lines(self.log) if line.startswith("{")]
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text().splitlines()[-30:])

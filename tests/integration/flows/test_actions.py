@@ -11,6 +11,7 @@ import pytest
 from schemas.signal import Signal, new_signal
 from tests.integration.flows.conftest import MakeSystem
 from tests.support.eventually import eventually
+from tests.support.lines import whole_lines
 from tests.support.worker import PATIENCE_S, System, task_ids
 
 pytestmark = pytest.mark.kafka
@@ -34,7 +35,7 @@ def _tasks(first: int, count: int, log: Path, *, action: str = "pay", **params: 
 def _calls(log: Path) -> dict[int, list[tuple[str, int, float]]]:
     """By value: idempotency key, attempt and time of each call."""
     calls: dict[int, list[tuple[str, int, float]]] = defaultdict(list)
-    for line in log.read_text().splitlines() if log.exists() else ():
+    for line in whole_lines(log):
         value, key, attempt, at = line.split()
         calls[int(value)].append((key, int(attempt), float(at)))
     return calls

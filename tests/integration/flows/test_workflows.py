@@ -10,6 +10,7 @@ import pytest
 from schemas.signal import Signal, new_signal
 from tests.integration.flows.conftest import MakeSystem
 from tests.support.eventually import eventually
+from tests.support.lines import whole_lines
 from tests.support.worker import PATIENCE_S, task_ids
 
 pytestmark = pytest.mark.kafka
@@ -34,7 +35,7 @@ def _workflow(number: int, log: Path) -> Signal[Any]:
 def _calls(log: Path) -> dict[int, list[tuple[float, str]]]:
     """Time and idempotency key of the calls, by value."""
     calls: dict[int, list[tuple[float, str]]] = defaultdict(list)
-    for line in log.read_text().splitlines() if log.exists() else ():
+    for line in whole_lines(log):
         value, key, _, at = line.split()
         calls[int(value)].append((float(at), key))
     return calls

@@ -17,6 +17,7 @@ from signalbox.config import Settings, resolved_environment
 from signalbox.errors import ConfigError, Unreachable
 from signalbox.supervision import inspection
 from signalbox.supervision.parent import PARENT_VARIABLE
+from tests.support.lines import whole_lines
 
 TOPIC = "signals"
 
@@ -95,7 +96,7 @@ class SensorProcess:
         return self.process.wait(timeout_s)
 
     def logged(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._errors.read_text().splitlines()]
+        return [json.loads(line) for line in whole_lines(self._errors)]
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from signalbox.supervision import fork_server
 from signalbox.supervision.fork_server import NAME, ForkServer, can_fork
 from signalbox.supervision.process import StartFailed
 from signalbox.supervision.standby import Standby
@@ -19,10 +20,10 @@ _ROOT = Path(__file__).parents[3]
 _SERVER = (sys.executable, "-m", "tests.support.forking")
 
 
-def _run(test: Callable[[ForkServer], Awaitable[None]], *, patience_s: float = 20.0) -> None:
+def _run(test: Callable[[ForkServer], Awaitable[None]]) -> None:
     async def run() -> None:
         environment = {"GREETING": "hello", "PYTHONPATH": str(_ROOT)}
-        server = ForkServer(_SERVER, environment=environment, patience_s=patience_s)
+        server = ForkServer(_SERVER, environment=environment, patience_s=20)
         try:
             async with asyncio.timeout(60):
                 await test(server)
@@ -96,8 +97,9 @@ def test_when_the_server_is_killed_so_is_all_it_forked() -> None:
     _run(test)
 
 
-def test_a_frozen_server_stops_nobody() -> None:
+def test_a_frozen_server_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start fails when patience is over, a kill ends all the same, and the next start has a new server."""
+    monkeypatch.setattr(fork_server, "_FORK_S", 1.0)
 
     async def test(server: ForkServer) -> None:
         child = await server.start("s", ["sleep"])
@@ -111,7 +113,7 @@ def test_a_frozen_server_stops_nobody() -> None:
             await server.start("x", ["leave"])
         assert await (await server.start("x", ["leave"])).wait() == 7
 
-    _run(test, patience_s=3.0)
+    _run(test)
 
 
 def test_closing_ends_everything() -> None:

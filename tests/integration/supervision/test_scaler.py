@@ -28,6 +28,7 @@ from signalbox.supervision.scaler import Scaler
 from signalbox.supervision.targets import Change, TargetsFile
 from signalbox.supervision.view import has_settled
 from tests.support.fakes import MemoryBroker, MemoryPublisher
+from tests.support.lines import whole_lines
 
 _CHILD = Path(__file__).parents[2] / "support" / "fake_process.py"
 _ROOT = Path(__file__).parents[3]
@@ -114,7 +115,7 @@ class _Rig:
         return [str(change["step"]) for change in self.scaler.changes]
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        lines = (self.data_dir / "events.jsonl").read_text().splitlines()
+        lines = whole_lines(self.data_dir / "events.jsonl")
         return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
