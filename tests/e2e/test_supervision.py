@@ -15,6 +15,7 @@ import pytest
 
 from signalbox.supervision import discovery
 from tests.support.eventually import eventually
+from tests.support.lines import whole_lines
 
 _NODE = Path(__file__).parents[1] / "support" / "fake_node.py"
 _ROOT = Path(__file__).parents[2]

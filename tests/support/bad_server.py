@@ -24,6 +24,8 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+from tests.support.lines import whole_lines
+
 LOOPBACK = "127.0.0.1"
 #: Where `redirect_private` leads: no other machine hears of it, even if nobody stops the call.
 NEIGHBOUR, DISCARD_PORT = "127.0.0.2", 9

@@ -23,6 +23,7 @@ from signalbox.ports import Record
 from signalbox.supervision import inspection
 from signalbox.supervision.parent import PARENT_VARIABLE
 from tests.support.eventually import eventually
+from tests.support.lines import whole_lines
 
 _ROOT = Path(__file__).parents[2]
 #: For what takes a second on a quiet machine.
