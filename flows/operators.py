@@ -44,6 +44,8 @@ _LATEST_MS = 253_402_300_799_000
 #: How often a group that keeps output back looks whether its snapshots are old enough, when no signal comes.
 _RELEASE_EVERY_MS = 50
 _PULSE_EVERY_S = 5.0
+#: Declared agents are started so long after a worker began: those who wait for answers come first.
+_START_AFTER_S = 0.2
 #: How often it looks whether the flow is to drain.
 _PULSE_LOOKS = timedelta(milliseconds=20)
 _PULSE_PART = "pulse"
@@ -212,22 +214,25 @@ class _PulsePartition(StatefulSourcePartition[Pulse, None]):
 
     def __init__(self, drain: threading.Event) -> None:
         self._drain = drain
-        self._next_s = 0.0
+        self._due_s: float | None = None
+        self._has_started = False
 
     def next_batch(self) -> list[Pulse]:
         if self._drain.is_set():
             raise StopIteration
         now = time.monotonic()
-        if now < self._next_s:
-            return []
-        first = self._next_s == 0.0
-        if first:
+        if self._due_s is None:
             _keep_thread_state()
-        self._next_s = now + _PULSE_EVERY_S
-        return [Pulse.START if first else Pulse.BEAT]
+            self._due_s = now + _START_AFTER_S
+        if now < self._due_s:
+            return []
+        self._due_s = now + _PULSE_EVERY_S
+        pulse = Pulse.BEAT if self._has_started else Pulse.START
+        self._has_started = True
+        return [pulse]
 
     def next_awake(self) -> datetime | None:
-        return datetime.now(UTC) + (_PULSE_LOOKS if self._next_s else GATHERING)
+        return datetime.now(UTC) + (_PULSE_LOOKS if self._due_s else GATHERING)
 
     def snapshot(self) -> None:
         return None

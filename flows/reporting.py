@@ -48,7 +48,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
             "positions": flow.source.hub.positions(),
             "inputs": len(flow.runtime.inputs),
             "epoch_age_s": round(time.monotonic() - flow.source.hub.epoch_at, 3),
-            "saved_age_s": None if (saved_at := flow.source.hub.saved_at) is None else time.monotonic() - saved_at,
+            "saved_at": flow.source.hub.saved_at,
             "epochs": flow.source.hub.epochs,
             "reading_since": flow.source.hub.reading_since,
             "waits_for_broker": flow.sink.hub.waiting_since is not None,

@@ -5,6 +5,7 @@ of agents, those of this node are as its workers tell, registered or not; those 
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -265,8 +266,9 @@ def stuck_s(answers: Iterable[Any]) -> float:
 
 def is_calm(answers: Iterable[Any]) -> bool:
     """Whether every worker that reads has just saved what it did, so that little is left and nobody is at it."""
-    ages = [answer.get("saved_age_s") for answer in answers if answer and answer.get("positions")]
-    return all(age is not None and age < _CALM_S for age in ages)
+    now = time.monotonic()  # one clock for all processes of a machine
+    saved = [answer.get("saved_at") for answer in answers if answer and answer.get("positions")]
+    return all(at is not None and now - at < _CALM_S for at in saved)
 
 
 def has_settled(answers: Iterable[Any]) -> bool:

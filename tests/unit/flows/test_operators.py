@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -381,9 +382,12 @@ def test_ready_records_pass_through_in_order(tmp_path: Path) -> None:
     assert engine.logic.notify_at() is None
 
 
-def test_the_pulse_starts_once_and_ends_with_the_drain() -> None:
-    """The pulse partition emits START once, is quiet until the next beat, and ends when the flow drains."""
+def test_the_pulse_starts_once_and_ends_with_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pulse partition emits START once, soon after the worker began, then BEAT now and then, until it drains."""
     import threading  # noqa: PLC0415 - used here only
+
+    clock = VirtualClock()
+    monkeypatch.setattr("flows.operators.time.monotonic", clock.monotonic)
 
     drain = threading.Event()
 
@@ -394,8 +398,11 @@ def test_the_pulse_starts_once_and_ends_with_the_drain() -> None:
     inputs = Inputs(NoRecords(), drain)  # type: ignore[arg-type]
     assert inputs.list_parts() == ["signals-0", "pulse"]
     part = inputs.build_part("inputs", "pulse", None)
-    assert part.next_batch() == [Pulse.START]
-    assert part.next_batch() == []
+    said = []
+    for _ in range(120):
+        said += part.next_batch()
+        clock.advance(timedelta(seconds=0.1))
+    assert said == [Pulse.START, Pulse.BEAT, Pulse.BEAT]
     assert part.snapshot() is None
     drain.set()
     with pytest.raises(StopIteration):
