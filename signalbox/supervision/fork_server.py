@@ -30,6 +30,7 @@ from signalbox.telemetry.logs import get_logger
 NAME = "fork-server"
 OPTION = "--fork-server"
 _MESSAGE_BYTES = 65_536
+_NOT_FOR_THE_SERVER = (signal.SIGTERM, signal.SIGINT)
 #: A server at work forks, and tells of an end, within milliseconds; one that takes so long is frozen.
 _FORK_S, _TELL_S = 5.0, 2.0
 _LOOK_S = 0.01
@@ -96,6 +97,8 @@ class ForkServer:
         """End the server, and with it whatever it has forked."""
         if self._server is not None:
             await self._server.kill()
+        if self._socket is not None:
+            self._lost(self._socket)
 
     async def _fork(self, name: str, arguments: Sequence[str], standby: int | None) -> int:
         connection = self._socket or await self._begin()
@@ -145,6 +148,8 @@ class ForkServer:
 
     def _lost(self, connection: socket.socket) -> None:
         """The server is gone, and all that it has forked is killed by the kernel."""
+        if connection is not self._socket:
+            return
         asyncio.get_running_loop().remove_reader(connection)
         connection.close()
         self._socket = None
@@ -216,6 +221,8 @@ def serve(fd: int, run: Callable[[list[str]], int]) -> None:
     for end in (awake, wakes):
         end.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    for number in _NOT_FOR_THE_SERVER:  # who ends a whole group of processes means those that can drain
+        signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     waiting.register(awake, selectors.EVENT_READ)
     waiting.register(supervisor, selectors.EVENT_READ)
@@ -254,7 +261,8 @@ def _become(
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, *_NOT_FOR_THE_SERVER):
+            signal.signal(number, signal.SIG_DFL)
         os.environ[PARENT_VARIABLE] = str(server)
         os.setsid()
         die_with_parent()

@@ -1,6 +1,7 @@
 """Processes forked from a real server: how they begin and end, and what a dead or frozen server costs."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -80,6 +81,19 @@ def test_a_forked_process_stands_by() -> None:
         unwanted.close()
         assert [await child.wait() for child in children] == [5, 6]
         wanted.close()
+
+    _run(test)
+
+
+def test_a_signal_for_everybody_does_not_end_the_server() -> None:
+    """SIGTERM to a whole group of processes ends the forked ones, which may drain; the server goes on for them."""
+
+    async def test(server: ForkServer) -> None:
+        child = await server.start("s", ["sleep"])
+        _server().terminate()
+        os.kill(child.pid, signal.SIGTERM)
+        assert await child.wait() == -signal.SIGTERM
+        assert await (await server.start("x", ["leave"])).wait() == 7
 
     _run(test)
 
