@@ -19,6 +19,8 @@ _REST = timedelta(milliseconds=1.5)
 #: much less each time, to find out what is enough.
 _ROOMY_S, _CROWDED_S = (0.0, 0.1), (0.15, 0.3)
 _LESS = 0.9
+#: The first epoch saves more than others, and where processors are short nobody may find that out too early.
+_FIRST_S = 0.2
 #: How long several workers take to find each other and to share out what was saved.
 GATHERING = timedelta(milliseconds=60)
 
@@ -35,7 +37,7 @@ class Rests:
         self._epoch_s = epoch_s
         self._workers = workers
         self._least_s, self._longest_s = _CROWDED_S if workers > processors() else _ROOMY_S
-        self._saving_s = self._least_s
+        self._saving_s = _FIRST_S if workers > processors() else 0.0
         self._polled: datetime | None = None
 
     def first_awake(self) -> datetime | None:

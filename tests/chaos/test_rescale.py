@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.kafka]
 
 _QUIET = {"telemetry.actions": "false", "supervision.drain_timeout_s": "2"}
 _PAUSE_S = 3.0
+#: To ask the node more often would take from the workers what is measured.
+_LOOK_S = 0.1
 #: In the short form, which runs with all other tests on a small machine.
 _FEW, _FEW_RATE = 3, 1_000
 
@@ -54,7 +56,7 @@ class _Control:
             at_rest = agents["state"] == "running" and agents["workers"] == agents["target"] and not agents["changing"]
             return now if at_rest else None
 
-        found: dict[str, Any] = eventually(flow, timeout_s=PATIENCE_S, every_s=0.02)
+        found: dict[str, Any] = eventually(flow, timeout_s=PATIENCE_S, every_s=_LOOK_S)
         return found
 
     def reached(self, workers: int) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class _Control:
             now = self.settled()
             return now if now["flows"]["agents"]["workers"] == workers else None
 
-        found: dict[str, Any] = eventually(flow, timeout_s=PATIENCE_S, every_s=0.02)
+        found: dict[str, Any] = eventually(flow, timeout_s=PATIENCE_S, every_s=_LOOK_S)
         return found
 
 
