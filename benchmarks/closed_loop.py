@@ -40,7 +40,8 @@ _KEYS = 200
 _LIMIT_S = 60.0
 _POOL = {
     "agents.task_agent.size": "1",
-    "sensors.load.slots": "1",
+    "actions.max_running_per_agent": "1",
+    "scaling.pools.task_agent.max": "100",
     "scaling.pools.task_agent.down_window_s": "10",
     "scaling.flows.agents.max": "1",
 }

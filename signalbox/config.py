@@ -404,7 +404,9 @@ def resolved_environment(settings: Settings, path: Path) -> dict[str, str]:
 
     Returns the environment variables that make a child process use them.
     """
-    values = settings.model_dump(mode="json")
+    # What a policy leaves unsaid depends on its target, so that it was not said has to arrive too.
+    scaling = settings.scaling.model_dump(mode="json", exclude_unset=True)
+    values = {**settings.model_dump(mode="json"), "scaling": scaling}
     values["http"]["token"] = settings.http.token and settings.http.token.get_secret_value()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

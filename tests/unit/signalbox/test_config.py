@@ -165,6 +165,14 @@ def test_a_child_takes_over_resolved_settings_with_secrets(tmp_path: Path, monke
     assert load_settings(overrides={"kafka.partitions": "3"}).kafka.partitions == 3
 
 
+def test_a_child_knows_what_a_policy_leaves_unsaid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has set follows from the target, in the supervisor and in its workers alike."""
+    settings = load_settings(overrides={"scaling.pools.task_agent.max": "50"})
+    for name, value in resolved_environment(settings, tmp_path / "settings.json").items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().scaling.pools["task_agent"].model_fields_set == {"max"}
+
+
 def test_settings_do_not_change() -> None:
     """Settings are frozen, so what one part sees is what all see."""
     with pytest.raises(ValueError, match="frozen"):
