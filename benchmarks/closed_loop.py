@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -24,13 +24,15 @@ import typer
 from harness import machine, results
 from harness.broker import apache_kafka
 from harness.contender import BENCHMARKS
+from harness.running import stop
 from rich.console import Console
 from rich.table import Table
 
 from schemas.signal import new_signal
 from signalbox import plugins
-from signalbox.cli.demo_watch import watching
+from signalbox.cli.demo_watch import wait_until, watching
 from signalbox.config import KafkaSettings
+from signalbox.errors import DeadlineExceeded
 
 #: One worker inspects a little less than 500 parcels a second.
 _PARCELS = "signalbox.cli.demo_parcels:app"
@@ -116,10 +118,10 @@ def _pool(bootstrap: str) -> PoolRun:
             time.sleep(10)
             grown = time.monotonic()
             feed.per_s = 110.0
-            _until(lambda: any(size == 100 for _, size in sizes(grown)))
+            _give_time(lambda: any(size == 100 for _, size in sizes(grown)))
             gone = time.monotonic()
             feed.per_s = 0.3
-            _until(lambda: any(size == 1 for _, size in sizes(gone)))
+            _give_time(lambda: any(size == 1 for _, size in sizes(gone)))
     up, down = sizes(grown), sizes(gone)
     return PoolRun(
         most=max((size for _, size in up), default=1),
@@ -190,8 +192,7 @@ def _node(bootstrap: str, prefix: str, app: str, **settings: str) -> Iterator[No
                 raise RuntimeError(msg)
             yield
         finally:
-            node.terminate()
-            node.wait()
+            stop(node)
 
 
 @contextmanager
@@ -206,10 +207,9 @@ def _hearing(bootstrap: str, prefix: str, subject: str, said: list[tuple[float, 
         yield
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _LIMIT_S
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
+def _give_time(condition: Callable[[], bool]) -> None:
+    with suppress(DeadlineExceeded):  # that is a result, too
+        wait_until(condition, _LIMIT_S, "it did not happen")
 
 
 def _render(steps: list[Step], pool: PoolRun, commit: str) -> Table:

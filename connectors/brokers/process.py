@@ -24,6 +24,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from signalbox.errors import Conflict, DeadlineExceeded, SignalboxError
+from signalbox.machine import is_free
 
 LOOPBACK = "127.0.0.1"
 #: Below what Linux (32768) and macOS (49152) hand out to clients: a client that keeps dialling a dead broker on a port
@@ -151,7 +152,7 @@ class ProcessBroker(ABC):
         if port:
             _require_free(port)
         self.prepare()
-        if not port and _is_free(self._preferred_port()):
+        if not port and is_free(LOOPBACK, self._preferred_port()):
             port = self._preferred_port()
         for _ in range(_TRIES - 1):
             with contextlib.suppress(Conflict):
@@ -185,7 +186,7 @@ class ProcessBroker(ABC):
 def free_port() -> int:
     """A port of the loopback that nobody listens on just now."""
     for port in random.SystemRandom().sample(_PORTS, min(len(_PORTS), 200)):
-        if _is_free(port):
+        if is_free(LOOPBACK, port):
             return port
     msg = f"no free port between {_PORTS.start} and {_PORTS.stop}"
     raise Conflict(msg, hint="stop what listens there, or name a port")
@@ -241,20 +242,9 @@ def _die_with_starter() -> Callable[[], None] | None:
 
 def _require_free(port: int) -> None:
     """Raise `Conflict` when somebody listens on the port."""
-    if not _is_free(port):
+    if not is_free(LOOPBACK, port):
         msg = f"port {port} on {LOOPBACK} is taken"
         raise Conflict(msg, hint="stop what listens there, or choose another port (0 takes a free one)")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the brokers do: connections of a broker that was just killed do not hold the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
 
 
 def _answers(bootstrap: str) -> bool:

@@ -15,12 +15,10 @@ from signalbox.machine import processors
 #: in its own time, every few records would take a round through the whole flow, which costs more than handling them.
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
-#: The least and the most that is slept while an epoch is saved, if there are processors enough and if not; and by how
-#: much less each time, to find out what is enough.
-_ROOMY_S, _CROWDED_S = (0.0, 0.1), (0.15, 0.3)
+#: The least that is slept while an epoch is saved, what the first time, which saves more than others, and the most, if
+#: there are processors enough and if not; and by how much less each time, to find out what is enough.
+_ROOMY_S, _CROWDED_S = (0.0, 0.0, 0.1), (0.15, 0.2, 0.3)
 _LESS = 0.9
-#: The first epoch saves more than others, and where processors are short nobody may find that out too early.
-_FIRST_S = 0.2
 #: How long several workers take to find each other and to share out what was saved.
 GATHERING = timedelta(milliseconds=60)
 
@@ -36,8 +34,7 @@ class Rests:
     def __init__(self, *, epoch_s: float, workers: int = 1) -> None:
         self._epoch_s = epoch_s
         self._workers = workers
-        self._least_s, self._longest_s = _CROWDED_S if workers > processors() else _ROOMY_S
-        self._saving_s = _FIRST_S if workers > processors() else 0.0
+        self._least_s, self._saving_s, self._longest_s = _CROWDED_S if workers > processors() else _ROOMY_S
         self._polled: datetime | None = None
 
     def first_awake(self) -> datetime | None:

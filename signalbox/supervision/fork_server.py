@@ -67,7 +67,7 @@ class ForkServer:
         self._server: ChildProcess | None = None
         self._socket: socket.socket | None = None
         self._forked: dict[int, _Forked] = {}
-        self._answer: asyncio.Future[int] | None = None
+        self._answer: asyncio.Future[_Forked] | None = None
         self._one_at_a_time = asyncio.Lock()
 
     async def start(self, name: str, arguments: Sequence[str], *, standby: int | None = None) -> ChildProcess:
@@ -81,7 +81,7 @@ class ForkServer:
             patience_s = self._patience_s if self._socket is None else _FORK_S
             try:
                 async with asyncio.timeout(patience_s):
-                    child = self._forked[await self._fork(name, arguments, standby)]
+                    child = await self._fork(name, arguments, standby)
             except TimeoutError:
                 await self.close()
                 msg = f"{name} was not forked in {patience_s:g} s"
@@ -100,7 +100,7 @@ class ForkServer:
         if self._socket is not None:
             self._lost(self._socket)
 
-    async def _fork(self, name: str, arguments: Sequence[str], standby: int | None) -> int:
+    async def _fork(self, name: str, arguments: Sequence[str], standby: int | None) -> "_Forked":
         connection = self._socket or await self._begin()
         self._answer = asyncio.get_running_loop().create_future()
         request = json.dumps({"name": name, "arguments": list(arguments)}).encode()
@@ -131,20 +131,20 @@ class ForkServer:
         told = json.loads(message)
         pid = told["pid"]
         if "code" not in told:
-            self._forked[pid] = _Forked(pid, self.close)
-            self._answered(pid)
-        elif (child := self._forked.pop(pid, None)) is not None:
-            child.has_ended(told["code"])
+            child = self._forked[pid] = _Forked(pid, self.close)
+            self._answered(child)
+        elif pid in self._forked:
+            self._forked.pop(pid).has_ended(told["code"])
         else:
             self._answered(ProcessLookupError(f"process {pid} ended with {told['code']} before it said anything"))
 
-    def _answered(self, answer: int | Exception) -> None:
+    def _answered(self, answer: "_Forked | Exception") -> None:
         if self._answer is None or self._answer.done():
             return
-        if isinstance(answer, int):
-            self._answer.set_result(answer)
-        else:
+        if isinstance(answer, Exception):
             self._answer.set_exception(answer)
+        else:
+            self._answer.set_result(answer)
 
     def _lost(self, connection: socket.socket) -> None:
         """The server is gone, and all that it has forked is killed by the kernel."""

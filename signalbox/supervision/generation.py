@@ -16,6 +16,7 @@ from typing import Any
 
 from signalbox.config import SupervisionSettings
 from signalbox.errors import SignalboxError
+from signalbox.machine import is_free
 from signalbox.supervision import inspection
 from signalbox.supervision.process import ChildProcess, Starter, StartFailed
 from signalbox.supervision.standby import Standby
@@ -231,16 +232,5 @@ def free_addresses(count: int) -> list[str]:
 async def _until_listening(child: ChildProcess, address: str) -> None:
     """Wait until the child listens, or has ended. To connect would break the engine's handshake."""
     host, _, port = address.rpartition(":")
-    while child.exit_code is None and not _is_taken(host, int(port)):  # noqa: ASYNC110 - there is no event for it
+    while child.exit_code is None and is_free(host, int(port)):  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(_POLL_LISTENING_S)
-
-
-def _is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there. An address that may be used again is refused to others only while one listens."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False

@@ -91,7 +91,7 @@ def test_a_taken_port_is_a_conflict(broker: EmbeddedBroker) -> None:
 
 def test_a_port_lost_in_a_race_is_a_conflict_too(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """When somebody takes the port between the look and the start, the broker's own complaint becomes a conflict."""
-    monkeypatch.setattr("connectors.brokers.process._is_free", lambda _: True)
+    monkeypatch.setattr("connectors.brokers.process.is_free", lambda *_: True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         taken.settimeout(0)
         with pytest.raises(Conflict, match="ended at once"):
