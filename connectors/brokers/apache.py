@@ -21,6 +21,7 @@ from typing import IO
 from connectors.brokers.jars import find_java, kafka_jars
 from connectors.brokers.process import LOOPBACK, BrokerProcess, ProcessBroker, free_port
 from signalbox.errors import Conflict, SignalboxError
+from signalbox.machine import processors
 
 #: Small heap and the quick compiler only: it starts in a third of the time, and is not the bottleneck of one node.
 _JAVA_FLAGS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")
@@ -135,6 +136,9 @@ def _server_properties(data: Path, port: int, controller_port: int) -> str:
         "auto.create.topics.enable": "false",
         "message.max.bytes": _MESSAGE_BYTES,
         "replica.fetch.max.bytes": _MESSAGE_BYTES,
+        # By default eleven, which on a small machine take turns and the processors from those whom the broker serves.
+        "num.network.threads": 1,
+        "num.io.threads": processors(),
         "group.initial.rebalance.delay.ms": 0,
         "broker.session.timeout.ms": _SESSION_MS,
         "broker.heartbeat.interval.ms": 500,

@@ -3,7 +3,8 @@
 While an epoch is being saved, or a cluster finds itself, the engine may not take records. It looks again and again
 whether it may, with all the power of a processor, once the time to ask has come. So partitions sleep for as long as it
 usually takes. Where there are more workers than processors, those that look keep those that save from their work, and
-what would take 50 ms takes a second or two: there partitions sleep for longer than saving ever should take.
+what would take 50 ms takes a second or two: there partitions sleep for longer than saving ever should take. A worker
+alone saves on the very thread that would look, so there is nobody to disturb and no need to sleep.
 """
 
 import time
@@ -16,8 +17,9 @@ from signalbox.machine import processors
 _PLENTY = 100
 _REST = timedelta(milliseconds=1.5)
 #: The least that is slept while an epoch is saved, what the first time, which saves more than others, and the most, if
-#: there are processors enough and if not; and by how much less each time, to find out what is enough.
-_ROOMY_S, _CROWDED_S = (0.0, 0.0, 0.1), (0.15, 0.2, 0.3)
+#: one worker is alone, if there are processors enough, and if not; and by how much less each time, to find out what is
+#: enough.
+_ALONE_S, _ROOMY_S, _CROWDED_S = (0.0, 0.0, 0.0), (0.0, 0.0, 0.1), (0.15, 0.2, 0.3)
 _LESS = 0.9
 #: How long several workers take to find each other and to share out what was saved.
 GATHERING = timedelta(milliseconds=60)
@@ -34,7 +36,8 @@ class Rests:
     def __init__(self, *, epoch_s: float, workers: int = 1) -> None:
         self._epoch_s = epoch_s
         self._workers = workers
-        self._least_s, self._saving_s, self._longest_s = _CROWDED_S if workers > processors() else _ROOMY_S
+        shared = _CROWDED_S if workers > processors() else _ROOMY_S
+        self._least_s, self._saving_s, self._longest_s = shared if workers > 1 else _ALONE_S
         self._polled: datetime | None = None
 
     def first_awake(self) -> datetime | None:

@@ -20,9 +20,17 @@ def test_where_there_is_plenty_nobody_rests() -> None:
     assert 0 < rest_s(rests, since_s=0) < 0.002
 
 
-def test_the_rest_while_an_epoch_is_saved_is_as_long_as_that_takes() -> None:
-    """Longer at once when it took longer, up to a tenth of a second, and slowly less when it took no longer."""
+def test_a_worker_alone_does_not_rest_while_it_saves() -> None:
+    """However long it took: what it waits for is done by the thread that would sleep."""
     rests = Rests(epoch_s=1)
+    rests.saved(5.0)
+    assert rest_s(rests, since_s=1) < 0.005
+
+
+def test_the_rest_while_an_epoch_is_saved_is_as_long_as_that_takes(monkeypatch: Any) -> None:
+    """Longer at once when it took longer, up to a tenth of a second, and slowly less when it took no longer."""
+    monkeypatch.setattr("connectors.kafka.rests.processors", lambda: 2)
+    rests = Rests(epoch_s=1, workers=2)
     rests.saved(0.04)
     assert 0.03 < rest_s(rests, since_s=1) <= 0.04
     rests.saved(5.0)
@@ -46,7 +54,7 @@ def test_where_processors_are_short_rests_are_longer_than_saving_takes(monkeypat
 
 def test_the_rest_for_an_epoch_comes_only_when_one_is_due() -> None:
     """In the middle of an epoch nothing but the last poll counts."""
-    rests = Rests(epoch_s=1)
+    rests = Rests(epoch_s=1, workers=2)
     rests.saved(0.1)
     rests.polled(1000)
     assert rest_s(rests, since_s=0.5) == 0
