@@ -109,7 +109,7 @@ class KafkaSettings(_Group):
     """Signal type pattern -> topic that signals derived by agents go to; the most specific pattern wins. Those given
     come on top of the defaults."""
     linger_ms: NonNegativeFloat = 0.5
-    """How long the sink waits to fill a request. While one is under way the next fills up anyway, so latency wins."""
+    """How long the sink waits to fill a request, with telemetry 50 at least. While one is sent, the next fills up."""
 
     @field_validator("routes")
     @classmethod

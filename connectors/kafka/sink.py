@@ -42,6 +42,11 @@ _FLUSH_LOG_EVERY_S = 5.0
 #: When all input is repeated, the position still waits so long for what was read back to come again. What agents keep
 #: back and actions take some time to bring about comes later than the input; the rest is somebody else's.
 _REPEATED_WITHIN_S = 30.0
+#: Topics that nobody waits for. A request to the broker holds records of one partition, and requests of one producer
+#: follow each other; so these, many and small, would keep the others waiting. They go in fewer, larger requests of
+#: their own.
+_PATIENT = frozenset({"telemetry"})
+_PATIENT_LINGER_MS = 50.0
 #: A pulse reaches every partition at once; one look serves them all.
 _LOOK_EVERY_S = 1.0
 
@@ -101,6 +106,8 @@ class ProducerHub:
         self.prefix = settings.topic_prefix
         self._settings = settings
         self._producer: Producer | None = None
+        self._patient: Producer | None = None
+        """That of topics that nobody waits for; a transaction has them all in one."""
         self._unread: list[_Partition] = []
         self._parts: dict[tuple[str, int], _Partition] = {}
         self._ends_at_start: dict[tuple[str, int], int] | None = None
@@ -126,9 +133,11 @@ class ProducerHub:
             self._producer = self._transactions.producer
 
     def connect(self) -> None:
-        """Make the producer, which needs up to a second before its first delivery; one with transactions takes over."""
+        """Make the producers, which need up to a second before a first delivery; one with transactions takes over."""
         if self._producer is None and self._transactions is None:
-            self._producer = Producer(_producer_config(self._settings))
+            config = _producer_config(self._settings)
+            self._producer = Producer(config)
+            self._patient = Producer(config | {"linger.ms": max(_PATIENT_LINGER_MS, self._settings.linger_ms)})
 
     def register(self, part: "_Partition") -> None:
         """Take on a partition; it is read back with its siblings before the first write."""
@@ -136,14 +145,14 @@ class ProducerHub:
         self._unread.append(part)
         self._parts[self.prefix + part.topic, part.partition] = part
 
-    def producer(self) -> Producer:
-        """The producer, after every new partition was read back."""
+    def producer(self, topic: str) -> Producer:
+        """The producer of a topic, after every new partition was read back."""
         assert self._producer is not None, "made when the first partition was registered"
         if self._unread:
             new, self._unread = self._unread, []
             if not self.clean:
                 self._read_back(new)
-        return self._producer
+        return self._patient if self._patient is not None and topic in _PATIENT else self._producer
 
     def _read_back(self, parts: list["_Partition"]) -> None:
         if self._ends_at_start is None:
@@ -171,12 +180,11 @@ class ProducerHub:
         Raises:
             Unreachable: it refused a record for good; the flow must restart and repeat.
         """
-        if self._producer is None:
-            return
         began = self.waiting_since = time.monotonic()
-        while self._producer.flush(_FLUSH_LOG_EVERY_S):
-            waited = time.monotonic() - began
-            log.warning("the broker has not acknowledged %d records for %.0f s", len(self._producer), waited)
+        for producer in filter(None, (self._patient, self._producer)):
+            while left := producer.flush(_FLUSH_LOG_EVERY_S):
+                waited = time.monotonic() - began
+                log.warning("the broker has not acknowledged %d records for %.0f s", left, waited)
         self.waiting_since = None
         if self.failure is not None:
             msg = f"the broker refused a record: {self.failure.str()}"
@@ -230,7 +238,7 @@ class ProducerHub:
                 self._transactions.abort()
             else:
                 self.flush()
-            self._producer = self._admin = self._ends_at_start = None
+            self._producer = self._patient = self._admin = self._ends_at_start = None
             self._ends = {}
 
 
@@ -254,7 +262,7 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
 
     def _write(self, values: list[list[Outgoing]]) -> None:
         hub, written = self._hub, self._written
-        producer = hub.producer()
+        producer = hub.producer(self.topic)
         topic, partition, produced = hub.prefix + self.topic, self.partition, 0
         for records in values:
             for record in records:

@@ -78,6 +78,15 @@ def test_a_snapshot_lies_behind_everything_written(topic: Topic) -> None:
     part.close()
 
 
+def test_a_snapshot_waits_for_telemetry_too(topic: Topic) -> None:
+    """Records that are written in their own time are acknowledged when `snapshot` returns, as all others."""
+    KafkaAdmin(topic.settings).ensure_topics([f"{topic.settings.topic_prefix}telemetry"], partitions=1, replication=1)
+    part = KafkaSink(topic.settings, starts={("telemetry", 0): 0}).build_part("write", "telemetry-0", None)
+    part.write_batch([[record("a")]])
+    assert part.snapshot() == 1
+    part.close()
+
+
 def test_what_a_crashed_run_wrote_is_left_out_once(topic: Topic) -> None:
     """Of the work repeated after a crash, exactly what is on the broker already is left out, in any order."""
     first = topic.run()
