@@ -25,7 +25,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
-from connectors.kafka.client import IN_FLIGHT, client_config, is_passing
+from connectors.kafka.client import IN_FLIGHT, client_config, is_passing, producer_config
 from connectors.kafka.offsets import end_offsets
 from connectors.kafka.parts import part_name, split_part
 from connectors.kafka.transactions import Transactions
@@ -356,16 +356,12 @@ def _ids(message: Message) -> Iterable[str]:
 
 
 def _producer_config(settings: KafkaSettings) -> dict[str, object]:
-    return client_config(
+    return producer_config(
         settings,
         **{
-            "enable.idempotence": True,
-            "acks": "all",
-            "linger.ms": settings.linger_ms,
             "max.in.flight": IN_FLIGHT,
             # A record waits for its broker as long as it takes: giving up would only mean to repeat it.
             "message.timeout.ms": 0,
-            "message.max.bytes": 4_194_304,
             "queue.buffering.max.messages": 500_000,
             "queue.buffering.max.kbytes": 524_288,
             "allow.auto.create.topics": False,
