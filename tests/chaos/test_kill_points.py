@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.signal import new_signal
+from signalbox.durable import write_at_once
 from tests.support.bad_server import BadServer
 from tests.support.dying import ORDER_FILE, Point
 from tests.support.eventually import eventually
@@ -47,7 +48,7 @@ class Shop:
         time.sleep(wait_s)  # at any distance from a snapshot
         self.count += 1
         item = f"{point}-{self.count}"
-        self.order.write_text(point)
+        write_at_once(self.order, point.encode())
         params = {"item": item, "url": self.server.url}
         data = {"task_id": item, "action": action, "params": params}
         self.system.send([new_signal("task.submitted", data, source="test", subject=item, id=f"signal-{item}")])

@@ -17,6 +17,7 @@ import pytest
 from connectors.kafka.publisher import KafkaPublisher
 from schemas.signal import new_signal
 from signalbox.config import KafkaSettings
+from signalbox.durable import write_at_once
 from tests.support.chaos import PATIENCE_S, MortalNode
 from tests.support.chaos_run import TaskRun, expected_state
 from tests.support.eventually import eventually
@@ -162,7 +163,7 @@ def test_a_strike_at_any_step_of_a_rescale_loses_and_doubles_nothing(
         workers = {1: 2, 2: 4 if number % 2 else 1, 4: 1}[before]
         struck = order.with_suffix(".struck")
         struck.unlink(missing_ok=True)
-        order.write_text(json.dumps({"step": step, "who": who, "how": how}))
+        write_at_once(order, json.dumps({"step": step, "who": who, "how": how}).encode())
         control.scale(workers)
         print(f"{before} -> {workers} workers, {how} of {who} at {step}", flush=True)
         eventually(struck.exists, timeout_s=PATIENCE_S)

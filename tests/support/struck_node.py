@@ -1,7 +1,8 @@
 """The command line, with a supervisor that is struck at a chosen step of a rescale, once, when a file says so.
 
 Run as `python -m tests.support.struck_node up ...`. The file, named by `SIGNALBOX_TEST_STRIKE`, holds a `Strike` as
-JSON, and is gone once it was obeyed; what was struck is then in the file beside it, `<name>.struck`.
+JSON, and is gone once it was obeyed; what was struck is then in the file beside it, `<name>.struck`. Both are written
+whole or not at all, for their readers look at them at any moment.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from signalbox.cli.main import run
+from signalbox.durable import write_at_once
 from signalbox.supervision import fork_server, scaler
 
 ORDER_FILE = "SIGNALBOX_TEST_STRIKE"
@@ -28,7 +30,7 @@ def _strike_at(step: str, old: list[int], new: list[int]) -> None:
     if wanted["step"] != step:
         return
     victims = {"supervisor": [os.getpid()], "server": _servers(), "old": old, "new": new}[wanted["who"]]
-    order.with_suffix(".struck").write_text(json.dumps(victims[:1]))
+    write_at_once(order.with_suffix(".struck"), json.dumps(victims[:1]).encode())
     order.unlink()
     for victim in victims[:1]:
         os.kill(victim, signal.Signals[wanted["how"]])
