@@ -31,7 +31,7 @@ from signalbox.actions.ledger import ATTEMPTED, COMPLETED, FAILED, STEP_ENDED, I
 from signalbox.actions.mailbox import Mailbox
 from signalbox.actions.queue import ActionQueue, Key
 from signalbox.actions.services import Services
-from signalbox.actions.steps import Steps, no_steps
+from signalbox.actions.steps import Steps
 from signalbox.actions.tally import Tally
 from signalbox.actions.threads import ThreadPool
 from signalbox.config import Settings
@@ -216,8 +216,8 @@ class Executor:
             elif instruction.is_cancelled and not (action.ends_itself and instruction.steps):
                 outcome = CANCELLED
             else:
-                run.effort = self._effort(instruction, action)
-                run.effort.call = run.steps = self._steps(instruction, run.effort)
+                run.steps = self._steps(instruction, action)
+                run.effort = self._effort(instruction, action, run.steps)
                 outcome = await self._outcome(instruction, run.effort)
         except ValidationError as invalid:
             outcome = Outcome(None, invalid_params(invalid))
@@ -231,7 +231,7 @@ class Executor:
         run.is_ending = True
         await self._write_outcome(instruction, run.effort, outcome)
 
-    def _effort(self, instruction: Instruction, action: Action) -> Effort:
+    def _effort(self, instruction: Instruction, action: Action, steps: Steps) -> Effort:
         """The effort that an instruction asks for.
 
         Raises:
@@ -247,7 +247,7 @@ class Executor:
             agent_id=request.agent_id,
             deadline=None if action.ends_itself else request.deadline,
             correlation_id=instruction.correlation_id,
-            call=no_steps,
+            call=steps,
             began_s=self._striver.monotonic(),
             priority=request.priority,
             limits=self._limits(instruction, action),
@@ -255,11 +255,11 @@ class Executor:
             attempts=max(1, instruction.attempts),
         )
 
-    def _steps(self, instruction: Instruction, effort: Effort) -> Steps:
+    def _steps(self, instruction: Instruction, action: Action) -> Steps:
         async def journal(ended: ActionStepEnded) -> None:
             await self._append(instruction, STEP_ENDED, ended, ended.key)
 
-        return Steps(self._actions, self._striver, instruction, effort, journal)
+        return Steps(self._actions, self._striver, instruction, journal, retried=action.retry.max_attempts > 1)
 
     def _limits(self, instruction: Instruction, action: Action) -> tuple[tuple[Key, int], ...]:
         found: list[tuple[Key, int]] = []

@@ -21,15 +21,22 @@ class Steps:
         actions: Mapping[str, Action],
         striver: Striver,
         instruction: Instruction,
-        parent: Effort,
         journal: Callable[[ActionStepEnded], Awaitable[None]],
+        *,
+        retried: bool,
     ) -> None:
-        """`journal` writes down that a step ended, and returns when the broker has it."""
+        """Args:
+        actions: by name, those that can be steps.
+        striver: sees steps through.
+        instruction: whose steps these are.
+        journal: writes down that a step ended, and returns when the broker has it.
+        retried: whether the action itself is tried again, and with it a step whose error is retryable.
+        """
         self._actions = actions
         self._striver = striver
         self._instruction = instruction
-        self._parent = parent
         self._journal = journal
+        self._retried = retried
         self._under_way: asyncio.Task[Outcome] | None = None
 
     def cancel(self) -> None:
@@ -53,7 +60,7 @@ class Steps:
         ended = ActionStepEnded(
             instruction_id=self._instruction.id, key=key, action=name, result=outcome.result, error=outcome.error
         )
-        if outcome.error is None or not (self._parent.retry.max_attempts > 1 and outcome.error.retryable):
+        if outcome.error is None or not (self._retried and outcome.error.retryable):
             await self._journal(ended)
             self._instruction.steps[key] = ended
         return ended
@@ -79,16 +86,15 @@ class Steps:
             validated = action.validated(params)
         except ValidationError as invalid:
             raise _raised(Outcome(None, invalid_params(invalid))) from None
-        parent = self._parent
         return Effort(
             action=action,
             function=action.run,
             params=validated,
-            retry=NO_RETRY if parent.retry.max_attempts > 1 else action.retry,
+            retry=NO_RETRY if self._retried else action.retry,
             idempotency_key=f"{self._instruction.id}:{key}",
-            agent_id=parent.agent_id,
+            agent_id=self._instruction.request.agent_id,
             deadline=None if cleanup else self._instruction.request.deadline,
-            correlation_id=parent.correlation_id,
+            correlation_id=self._instruction.correlation_id,
             call=no_steps,
             began_s=self._striver.monotonic(),
             is_step=True,

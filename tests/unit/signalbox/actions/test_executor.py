@@ -1,8 +1,10 @@
 """The executor alone, with a journal in memory: limits, order, time and everything that an action may do wrong."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from datetime import timedelta
 
 import pytest
@@ -36,6 +38,22 @@ def test_an_outcome_tells_of_the_result(bench: MakeBench, name: str) -> None:
     assert (outcome["agent_id"], outcome["action"], outcome["context"]) == ("a", name, {"back": [1]})
     assert outcome["duration_ms"] >= 0
     eventually(lambda: made.executor.in_flight == 0, timeout_s=5)
+
+
+@pytest.mark.parametrize("name", ["double", "double_in_a_thread"])
+def test_an_ended_action_leaves_nothing_to_the_garbage_collector(bench: MakeBench, name: str) -> None:
+    """All of it is freed at its end: were it to wait for the collector, thousands would stop the process for long."""
+    made = bench(double, double_in_a_thread)
+    gc.collect()
+    gc.disable()
+    try:
+        instruction = made.instruction(name)
+        request = weakref.ref(instruction.request)
+        made.executor.start(instruction)
+        del instruction
+        eventually(lambda: request() is None, timeout_s=5)
+    finally:
+        gc.enable()
 
 
 class Escape(BaseException):
