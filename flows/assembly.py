@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
+from connectors.kafka.echo import Echo
 from connectors.kafka.journal import KafkaJournal
 from connectors.kafka.origins import origins
 from connectors.kafka.parts import part_name
@@ -109,7 +110,10 @@ def assemble(
         plan.pools(), record=recovery / "pools.json", told=settings.node.data_dir / "run" / "scaling.json"
     )
     services = Services.of(settings, runtime.clock, workers=workers, index=index)
-    executor = Executor(plan.actions, KafkaJournal(settings.kafka), services, Tally(plan.pool_of))
+    transactions = _transactions(name, settings, workers=workers, index=index)
+    # Where others write too, or a transaction may take back what is acknowledged, records are read back as they come.
+    echo = Echo(EFFECTS_TOPIC) if workers == 1 and not transactions.used else None
+    executor = Executor(plan.actions, KafkaJournal(settings.kafka, echo), services, Tally(plan.pool_of))
     source = KafkaSource(
         settings.kafka,
         starts=starts,
@@ -121,9 +125,11 @@ def assemble(
         sizing=pools,
         epoch_s=settings.flows.of(name).epoch_ms / 1000,
         workers=workers,
+        echo=echo,
     )
-    transactions = _transactions(name, settings, workers=workers, index=index)
-    sink = KafkaSink(settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions)
+    sink = KafkaSink(
+        settings.kafka, starts=ends, caught_up=runtime.caught_up.is_set, transactions=transactions, echo=echo
+    )
     dataflow = _wire(name, intake(plan, settings, runtime.stats), runtime, source, sink, drain)
     return Flow(name, dataflow, runtime, pools, source, sink, executor, drain)
 

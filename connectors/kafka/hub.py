@@ -2,18 +2,20 @@
 
 It polls when a partition has nothing left, hands each what came for it, and mirrors progress to a consumer group for
 lag tools, which decides nothing. What a partition does with its records: `source.py`; how many are taken: `pace.py`.
+Records that the process itself writes may come another way (`echo.py`); their partitions are not fetched all the time.
 """
 
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from connectors.kafka.client import client_config
+from connectors.kafka.echo import Echo
 from connectors.kafka.hot_keys import HotKeys
 from connectors.kafka.pace import Pace
 from connectors.kafka.parts import part_name
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 _BUFFERED_ROUNDS = 16
 #: An empty poll is not repeated sooner, however many partitions ask.
 _POLL_EVERY_S = 0.0005
+#: So often partitions are fetched whose records the process itself writes, for what others may have written.
+_LOOK_EVERY_S = 0.5
 _METADATA_TIMEOUT_S = 30.0
 #: How often progress is mirrored to the consumer group.
 _MIRROR_EVERY_S = 1.0
@@ -47,8 +51,11 @@ class OffsetLost(SignalboxError):
 class ConsumerHub:
     """One consumer for all partitions of a worker. It runs on the engine's thread, so no record waits for a lock."""
 
-    def __init__(self, settings: KafkaSettings, group: str, poll_records: int, rests: Rests) -> None:
+    def __init__(
+        self, settings: KafkaSettings, group: str, poll_records: int, rests: Rests, echo: Echo | None = None
+    ) -> None:
         self.rests = rests
+        self._echo = echo
         self._settings = settings
         self._group = group
         self._pace = Pace(poll_records)
@@ -56,6 +63,11 @@ class ConsumerHub:
         self._consumer: Consumer | None = None
         self._parts: dict[tuple[str, int], Partition] = {}
         self._buffered = 0
+        self._unfetched: set[Partition] = set()
+        """Those that only `_echo` brings records for at the moment."""
+        self._at_end: set[Partition] = set()
+        """Echoed ones that were fetched to their end."""
+        self._looked_at = 0.0
         self._polled_at = 0.0
         self._mirrored_at = 0.0
         self._mirrored_count = 0
@@ -89,6 +101,9 @@ class ConsumerHub:
         place = (self._settings.topic_prefix + part.topic, part.partition)
         (consumer.incremental_assign if self._parts else consumer.assign)([TopicPartition(*place, part.position)])
         self._parts[place] = part
+        if self._echo is not None and self._echo.topic == part.topic:
+            part.is_echoed = True
+            self._echo.listen(part.partition)
 
     def take(self, part: "Partition") -> list[Message]:
         """The records that wait for a partition, after polling if there are none."""
@@ -97,6 +112,8 @@ class ConsumerHub:
             self.reading_since = now
         pace = self._pace
         pace.asked(part, now)
+        if part.is_echoed:
+            self._hear(part)
         room = self._buffered < _BUFFERED_ROUNDS * pace.records
         if not part.waiting and room and now - self._polled_at >= _POLL_EVERY_S:
             self._poll(now)
@@ -120,7 +137,7 @@ class ConsumerHub:
             if (consumer := self._consumer) is not None:
                 with contextlib.suppress(RuntimeError):  # it was closed meanwhile
                     _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                    end = high if high >= 0 else None
+                    end = max(high, part.position) if high >= 0 else None
             found[part_name(part.topic, partition)] = [part.position, end]
         return found
 
@@ -135,6 +152,10 @@ class ConsumerHub:
         """Let go of a partition; with the last one the consumer closes."""
         place = (self._settings.topic_prefix + part.topic, part.partition)
         self._parts.pop(place, None)
+        if self._echo is not None and part.is_echoed:
+            self._echo.ignore(part.partition)
+            self._unfetched.discard(part)
+            self._at_end.discard(part)
         self._released.append(TopicPartition(*place, part.position))
         if not self._parts and self._consumer is not None:
             # Out of sight first: nobody may look into a consumer that is being taken apart.
@@ -149,9 +170,33 @@ class ConsumerHub:
         self.rests.polled(len(messages))
         if messages:
             self._distribute(messages, consumer)
+        if self._echo is not None:
+            self._look(consumer, now)
         if now - self._mirrored_at >= _MIRROR_EVERY_S:
             self._mirrored_at = now
             self._mirror(consumer)
+
+    def _hear(self, part: "Partition") -> None:
+        """Give a partition what was written to it here and is acknowledged."""
+        assert self._echo is not None, "else no partition is echoed"
+        heard = self._echo.take(part.partition, part.fetched)
+        if heard:
+            part.waiting.extend(heard)
+            part.fetched += len(heard)
+            self._buffered += len(heard)
+
+    def _look(self, consumer: Consumer, now: float) -> None:
+        """Fetch echoed partitions to their end from time to time."""
+        prefix = self._settings.topic_prefix
+        if self._at_end:
+            consumer.incremental_unassign([TopicPartition(prefix + one.topic, one.partition) for one in self._at_end])
+            self._unfetched |= self._at_end
+            self._at_end = set()
+        elif self._unfetched and now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            places = [TopicPartition(prefix + one.topic, one.partition, one.fetched) for one in self._unfetched]
+            consumer.incremental_assign(places)
+            self._unfetched = set()
 
     def _distribute(self, messages: list[Message], consumer: Consumer) -> None:
         """Give each partition its records. A poll brings them in runs, so this looks at runs and not at records."""
@@ -165,8 +210,18 @@ class ConsumerHub:
                         place = TopicPartition(topic, partition)  # type: ignore[arg-type]  # as above
                         _, part.end_at_start = consumer.get_watermark_offsets(place, cached=True)
                     before = len(part.waiting)
-                    part.waiting.extend(run)
+                    part.waiting.extend(self._news(part, run))
                     self._buffered += len(part.waiting) - before
+
+    def _news(self, part: "Partition", run: Iterable[Message]) -> Iterable[Message]:
+        """Those among fetched records that had not been heard of."""
+        if self._echo is None or not part.is_echoed:
+            return run
+        news = [one for one in run if (one.offset() or 0) >= part.fetched]
+        if news:
+            part.fetched = (news[-1].offset() or 0) + 1
+            self._echo.forget(part.partition, part.fetched)
+        return news
 
     def _is_error(self, message: Message) -> bool:
         if (error := message.error()) is None:
@@ -177,6 +232,8 @@ class ConsumerHub:
             part.end = end = message.offset() or 0
             # Lower than where the records end, if somebody has a transaction open there.
             part.end_at_start = end if part.end_at_start is None else min(end, part.end_at_start)
+            if part.is_echoed and part.has_caught_up and part not in self._unfetched:
+                self._at_end.add(part)
         return True
 
     def _explain(self, error: KafkaError, message: Message) -> None:

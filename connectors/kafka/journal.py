@@ -7,6 +7,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from connectors.kafka.client import IN_FLIGHT, producer_config
+from connectors.kafka.echo import Echo
 from schemas.signal import HEADER_PREFIX, Signal, encode
 from signalbox.config import EFFECTS_TOPIC, KafkaSettings
 
@@ -18,8 +19,12 @@ _CLOSE_TIMEOUT_S = 2.0
 class KafkaJournal:
     """See `signalbox.actions.executor.Journal`. Any thread may append."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        """It begins to connect at once: an idempotent producer needs half a second before its first delivery."""
+    def __init__(self, settings: KafkaSettings, echo: Echo | None = None) -> None:
+        """It begins to connect at once: an idempotent producer needs half a second before its first delivery.
+
+        `echo` is told of what was appended.
+        """
+        self._echo = echo
         self._prefix = settings.topic_prefix
         # A record waits for its broker as long as it takes, as the sink's do.
         self._producer = Producer(producer_config(settings, **{"message.timeout.ms": 0, "max.in.flight": IN_FLIGHT}))
@@ -29,7 +34,9 @@ class KafkaJournal:
     def append(self, partition: int, signal: Signal[Any], acknowledged: Callable[[BaseException | None], None]) -> None:
         """Write to a partition of `effects`; `acknowledged` hears None when the broker has it, else why not."""
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None and self._echo is not None:
+                self._echo.heard(message)
             acknowledged(None if error is None else KafkaException(error))
 
         self._produce(EFFECTS_TOPIC, signal, partition=partition, on_delivery=delivered)

@@ -26,6 +26,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # type: ignore[attr-defined]
 
 from connectors.kafka.client import IN_FLIGHT, client_config, is_passing, producer_config
+from connectors.kafka.echo import Echo
 from connectors.kafka.offsets import end_offsets
 from connectors.kafka.parts import part_name, split_part
 from connectors.kafka.transactions import Transactions
@@ -60,6 +61,7 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
             never snapshotted is read back from there.
         caught_up: whether every input of the flow has handed over what it held when the flow started.
         transactions: those of this worker process.
+        echo: is told of what was written to its topic.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
         starts: Mapping[tuple[str, int], int],
         caught_up: Callable[[], bool] = lambda: True,
         transactions: Transactions | None = None,
+        echo: Echo | None = None,
     ) -> None:
         self._starts = starts
+        self._echo = echo
         self._index = {name: i for i, name in enumerate(sorted(part_name(*place) for place in starts))}
         self.hub = ProducerHub(settings, starts, caught_up, transactions)
 
@@ -85,7 +89,8 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> "_Partition":
         topic, partition = split_part(for_part)
         start = self._starts[topic, partition] if resume_state is None else resume_state
-        return _Partition(self.hub, topic, partition, start)
+        echo = self._echo if self._echo is not None and self._echo.topic == topic else None
+        return _Partition(self.hub, topic, partition, start, echo)
 
 
 class ProducerHub:
@@ -153,6 +158,11 @@ class ProducerHub:
             if not self.clean:
                 self._read_back(new)
         return self._patient if self._patient is not None and topic in _PATIENT else self._producer
+
+    def gather(self) -> None:
+        """Let the partitions know what the broker has acknowledged."""
+        if self._producer is not None:
+            self._producer.poll(0)
 
     def _read_back(self, parts: list["_Partition"]) -> None:
         if self._ends_at_start is None:
@@ -245,7 +255,7 @@ class ProducerHub:
 class _Partition(StatefulSinkPartition[list[Outgoing], int]):
     """One topic partition. Its state is an offset behind everything it has written and will not write again."""
 
-    def __init__(self, hub: ProducerHub, topic: str, partition: int, start: int) -> None:
+    def __init__(self, hub: ProducerHub, topic: str, partition: int, start: int, echo: Echo | None) -> None:
         self.topic = topic
         self.partition = partition
         self.end = start
@@ -254,7 +264,10 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
         self._awaited: dict[int, None] = {}
         """The same offsets in order, of what has not come again."""
         self._hub = hub
+        self._echo = echo
         hub.register(self)
+        if echo is not None:
+            echo.gather = hub.gather
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
         with self._hub.writing():
@@ -312,6 +325,8 @@ class _Partition(StatefulSinkPartition[list[Outgoing], int]):
             self._hub.failure = error
         else:
             self.end = message.offset() + 1  # type: ignore[operator]  # a delivered record has an offset
+            if self._echo is not None:
+                self._echo.heard(message)
 
 
 def _read_back(

@@ -14,7 +14,7 @@ is at most.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Message
 
+from connectors.kafka.echo import Echo
 from connectors.kafka.hub import ConsumerHub
 from connectors.kafka.parts import part_name, split_part
 from connectors.kafka.rests import Rests
@@ -68,8 +69,8 @@ behind everything handed over before the next snapshot."""
 class Watcher(Protocol):
     """Follows a topic record by record, and says from where it has to be read after a crash."""
 
-    def saw(self, partition: int, records: Iterable[tuple[int, bytes | None]]) -> None:
-        """These records (offset, value) are handed to the flow now."""
+    def saw(self, partition: int, records: Iterable[tuple[int, bytes | None]]) -> Set[int]:
+        """These records (offset, value) have come. Returns the offsets of those that the flow need not see."""
         ...
 
     def caught_up(self, partition: int) -> None:
@@ -107,6 +108,7 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
         sizing: the sizes of the pools.
         epoch_s: from one snapshot to the next.
         workers: processes of the flow.
+        echo: what this process writes to one of the topics, if no other one does.
     """
 
     def __init__(
@@ -122,13 +124,14 @@ class KafkaSource(FixedPartitionedSource[Item, PartState]):
         full: Callable[[], bool] = lambda: False,
         epoch_s: float = 1.0,
         workers: int = 1,
+        echo: Echo | None = None,
     ) -> None:
         self._starts = starts
         self._drain = drain
         self._watchers = watchers
         self._full = full
         self._sizing = sizing
-        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s, workers=workers))
+        self.hub = ConsumerHub(settings, group, poll_records, Rests(epoch_s=epoch_s, workers=workers), echo)
 
     def list_parts(self) -> list[str]:
         return [part_name(topic, partition) for topic, partition in self._starts]
@@ -166,6 +169,10 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         self.mirrored: int | None = None
         self.name = part_name(topic, partition)
         self.waiting: list[Message] = []
+        self.is_echoed = False
+        """Whether records that this process has written come from their acknowledgements; see `echo.py`."""
+        self.fetched = self.position
+        """If so, the offset behind all that has come."""
         self.end = self.position
         """Where the partition last ended; the marks of transactions may lie between it and the record before."""
         self.end_at_start: int | None = None
@@ -179,7 +186,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
         self._ahead: list[Message] = []
         self._ended = False
         self._bound = max(self._repeated_until, self.position + _REACH)
-        self._caught_up = False
+        self.has_caught_up = False
         self._hub = hub
         self._draining = drain.is_set
         self._watcher = watcher
@@ -199,14 +206,16 @@ class Partition(StatefulSourcePartition[Item, PartState]):
             self.told = self._sizes
             batches.append(Resized(part_name(self.topic, self.partition), self._sizes))
         if self._may_read() and (messages := self._take()):
-            if self._watcher is not None:
-                self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
             self.position = messages[-1].offset() + 1  # type: ignore[operator]  # a delivered record has an offset
-            batches.append(RecordBatch(self.topic, self.partition, messages, self._sizes))
+            if self._watcher is not None:
+                settled = self._watcher.saw(self.partition, [(one.offset() or 0, one.value()) for one in messages])
+                messages = [one for one in messages if one.offset() not in settled]
+            if messages:
+                batches.append(RecordBatch(self.topic, self.partition, messages, self._sizes))
         if self.position < self.end and not self.waiting and not self._ahead:
-            self.position = self.end
-        if not self._caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
-            self._caught_up = True
+            self.position = self.fetched = self.end
+        if not self.has_caught_up and self.end_at_start is not None and self.position >= self.end_at_start:
+            self.has_caught_up = True
             if self._watcher is not None:
                 self._watcher.caught_up(self.partition)
             batches.append(CaughtUp(part_name(self.topic, self.partition)))
@@ -249,7 +258,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
 
     def _is_repeated(self) -> bool:
         """Whether everything has been handed over again that a run before can have handed over."""
-        return self._caught_up or self.position >= self._repeated_until
+        return self.has_caught_up or self.position >= self._repeated_until
 
     def close(self) -> None:
         self._hub.release(self)

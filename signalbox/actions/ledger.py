@@ -73,13 +73,20 @@ class Ledger:
         self._open: defaultdict[int, dict[str, Instruction]] = defaultdict(dict)
         self._caught_up: set[int] = set()
 
-    def saw(self, partition: int, records: Iterable[tuple[int, bytes | None]]) -> None:
-        """Take note of records (offset, value) of a partition; what cannot be read is the intake's concern."""
+    def saw(self, partition: int, records: Iterable[tuple[int, bytes | None]]) -> set[int]:
+        """Take note of records (offset, value) of a partition.
+
+        Returns the offsets of those that concern nobody else. Outcomes are for agents, and what cannot be read is for
+        the intake.
+        """
+        settled = set()
         for offset, value in records:
             try:
-                self._note(partition, offset, decode(value))
+                if self._note(partition, offset, decode(value)):
+                    settled.add(offset)
             except (MalformedSignal, ValidationError, KeyError, TypeError) as error:
                 log.debug("effects/%d at %d is passed over: %s", partition, offset, error)
+        return settled
 
     def caught_up(self, partition: int) -> None:
         """Run what is still open, now that everything written before the start has been read."""
@@ -93,7 +100,8 @@ class Ledger:
         oldest = next(iter(self._open[partition].values()), None)
         return position if oldest is None else min(position, oldest.offset)
 
-    def _note(self, partition: int, offset: int, signal: Signal[Any]) -> None:
+    def _note(self, partition: int, offset: int, signal: Signal[Any]) -> bool:
+        """Returns whether the record was in order and concerns nobody else."""
         found = self._open[partition]
         is_live = partition in self._caught_up
         match signal.type:
@@ -125,6 +133,10 @@ class Ledger:
                 self._cancel(partition, ActionCancel.model_validate(signal.data))
             case "action.completed" | "action.failed":
                 found.pop(signal.data["instruction_id"], None)
+                return False
+            case _:
+                return False
+        return True
 
     def _cancel(self, partition: int, wish: ActionCancel) -> None:
         for instruction in self._open[partition].values():
