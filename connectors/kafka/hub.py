@@ -67,6 +67,8 @@ class ConsumerHub:
         """Those that only `_echo` brings records for at the moment."""
         self._at_end: set[Partition] = set()
         """Echoed ones that were fetched to their end."""
+        self._heard = 0
+        """Records that `_echo` has brought since the last poll."""
         self._looked_at = 0.0
         self._polled_at = 0.0
         self._mirrored_at = 0.0
@@ -167,7 +169,8 @@ class ConsumerHub:
         consumer = self.connect()
         self._polled_at = now
         messages = consumer.consume(self._pace.records, 0)
-        self.rests.polled(len(messages))
+        self.rests.polled(len(messages) + self._heard)
+        self._heard = 0
         if messages:
             self._distribute(messages, consumer)
         if self._echo is not None:
@@ -183,6 +186,7 @@ class ConsumerHub:
         if heard:
             part.waiting.extend(heard)
             part.fetched += len(heard)
+            self._heard += len(heard)
             self._buffered += len(heard)
 
     def _look(self, consumer: Consumer, now: float) -> None:
