@@ -113,7 +113,7 @@ def assemble(
     transactions = _transactions(name, settings, workers=workers, index=index)
     # Where others write too, or a transaction may take back what is acknowledged, records are read back as they come.
     echo = Echo(EFFECTS_TOPIC) if workers == 1 and not transactions.used else None
-    executor = Executor(plan.actions, KafkaJournal(settings.kafka, echo), services, Tally(plan.pool_of))
+    executor = Executor(plan.actions, KafkaJournal(settings.kafka, echo), services, Tally(plan.pool_of), pools.size)
     source = KafkaSource(
         settings.kafka,
         starts=starts,

@@ -70,7 +70,10 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
         }
 
     def resize(params: dict[str, Any]) -> dict[str, Any]:
-        flow.pools.resize(dict(params.get("pools", {})))
+        wanted = dict(params.get("pools", {}))
+        flow.pools.resize(wanted)
+        for pool in wanted:
+            flow.executor.resized(pool)
         return pools()
 
     def agent(params: dict[str, Any]) -> dict[str, Any]:

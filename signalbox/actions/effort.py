@@ -128,6 +128,11 @@ class Striver:
         for future in (*self._admitted.values(), *self._pauses):
             future.cancel()
 
+    def limit(self, key: Key, places: int) -> None:
+        """Let so many efforts run under `key` from now on."""
+        self._queue.limit(key, places)
+        self._admit()
+
     async def _pause(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

@@ -76,10 +76,23 @@ class Executor:
     """The actions of one worker process. One thread starts and stops it; the counts may be read from any."""
 
     def __init__(
-        self, actions: Mapping[str, Action], journal: Journal, services: Services, tally: Tally | None = None
+        self,
+        actions: Mapping[str, Action],
+        journal: Journal,
+        services: Services,
+        tally: Tally | None = None,
+        members: Callable[[str], int] = lambda _pool: 1,
     ) -> None:
+        """Args:
+        actions: by name.
+        journal: appends to topics.
+        services: for actions, and the settings.
+        tally: counts what pools ask for.
+        members: how many agents a pool has now; say `resized` when that changes.
+        """
         self.services = services
         self.tally = tally or Tally()
+        self._members = members
         self._actions = actions
         self._journal = journal
         self._settings = services.settings.actions
@@ -148,6 +161,11 @@ class Executor:
     def cancel(self, instruction: Instruction) -> None:
         """See `signalbox.actions.ledger.Runner`."""
         self._mail.post(self._cancel, instruction.id)
+
+    def resized(self, pool: str) -> None:
+        """A pool has another number of members. Any thread may say so."""
+        if (most := self._settings.max_running_per_agent) is not None:
+            self._mail.post(self._striver.limit, ("pool", pool), most * self._members(pool))
 
     def stop(self, grace_s: float) -> None:
         """Give what runs so long to end, and leave the rest for the next start."""
@@ -268,13 +286,21 @@ class Executor:
         if not action.is_async:
             found.append((("threads", None), self._settings.threads))
         if self._settings.max_running_per_agent is not None:
-            found.append((("agent", instruction.request.agent_id), self._settings.max_running_per_agent))
+            found.extend(self._limits_of_agent(instruction, self._settings.max_running_per_agent))
         if instruction.restarts:
             # One action that ends its process takes all others with it. Each time, those cut short run in smaller
             # company, until the one at fault runs by itself and alone is counted against.
             company = max(1, self._settings.max_running >> 4 * instruction.restarts)
             found.append((("restarts", instruction.restarts), company))
         return tuple(found)
+
+    def _limits_of_agent(self, instruction: Instruction, most: int) -> tuple[tuple[Key, int], ...]:
+        agent_id = instruction.request.agent_id
+        if (pool := self.tally.pool_of(agent_id)) is None:
+            return ((("agent", agent_id), most),)
+        # Members share their places, so one that is new helps with what waits for others. What concerns one subject
+        # runs no more at once, and so in no other order, than with a single member.
+        return ((("subject", (pool, instruction.subject)), most), (("pool", pool), most * self._members(pool)))
 
     async def _outcome(self, instruction: Instruction, effort: Effort) -> Outcome:
         action = effort.action

@@ -52,6 +52,8 @@ class ActionQueue:
         self._aside: dict[Key, list[Waiting]] = {}
         self._rated: dict[TokenBucket, list[Waiting]] = {}
         self._running: Counter[Key] = Counter()
+        self._changed: dict[Key, int] = {}
+        """Limits that have changed, whatever those in line were told."""
 
     def push(self, waiting: Waiting) -> None:
         """Stand in line."""
@@ -61,6 +63,12 @@ class ActionQueue:
         """Leave the line; one that has been admitted is to be released instead."""
         waiting.withdrawn = True
 
+    def limit(self, key: Key, places: int) -> None:
+        """Let so many run under `key` from now on. More than that may still be at it."""
+        self._changed[key] = places
+        for _ in range(places - self._running[key]):
+            self._call_up(key)
+
     def admitted(self) -> Iterator[Waiting]:
         """Those that may begin now, in order; each has its places once it is given."""
         for bucket, aside in self._rated.items():
@@ -69,7 +77,7 @@ class ActionQueue:
         self._rated = {bucket: aside for bucket, aside in self._rated.items() if aside}
         while (waiting := self._next()) is not None:
             called, waiting.freed = waiting.freed, None
-            full = next((key for key, limit in waiting.limits if self._running[key] >= limit), None)
+            full = next((key for key, limit in waiting.limits if self._is_full(key, limit)), None)
             if waiting.withdrawn:
                 self._call_up(called)
             elif full is not None:
@@ -95,6 +103,9 @@ class ActionQueue:
     def wait_s(self) -> float | None:
         """Seconds until a rate lets the next one pass; None if nobody waits for a rate."""
         return min((bucket.wait_s for bucket in self._rated), default=None)
+
+    def _is_full(self, key: Key, limit: int) -> bool:
+        return self._running[key] >= self._changed.get(key, limit)
 
     def _next(self) -> Waiting | None:
         if self._steps:

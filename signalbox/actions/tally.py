@@ -17,19 +17,19 @@ class Tally:
 
     def __init__(self, pool_of: Callable[[str], str | None] = lambda _agent_id: None) -> None:
         """`pool_of` gives the name of the pool that an agent id belongs to, if it is one's."""
-        self._pool_of = pool_of
+        self.pool_of = pool_of
         self._asked: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._durations: dict[str, deque[float]] = {}
 
     def asked(self, agent_id: str) -> None:
         """An agent's action is taken on."""
-        if (pool := self._pool_of(agent_id)) is not None:
+        if (pool := self.pool_of(agent_id)) is not None:
             self._asked[pool] += 1
 
     def ended(self, agent_id: str, duration_s: float) -> None:
         """An agent's action has ended, or is left for the next start; it ran for so many seconds in all."""
-        if (pool := self._pool_of(agent_id)) is not None:
+        if (pool := self.pool_of(agent_id)) is not None:
             self._durations.setdefault(pool, deque(maxlen=_DURATIONS)).append(duration_s)
             self._ended[pool] += 1
 

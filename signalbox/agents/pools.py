@@ -57,6 +57,10 @@ class PoolSizes:
             self._wanted = self._fitting({name: pool.size for name, pool in self._pools.items()} | self._read())
         return self._wanted
 
+    def size(self, pool: str) -> int:
+        """The size that is wanted for one of the pools now."""
+        return self.wanted()[pool]
+
     def at_start(self, saved: Sizes | None) -> Sizes:
         """The sizes by which a partition begins.
 

@@ -1,6 +1,7 @@
 """An executor with a journal in memory, for tests of actions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,6 +12,7 @@ from signalbox.actions import Action
 from signalbox.actions.executor import Acknowledged, Executor
 from signalbox.actions.ledger import OUTCOMES, Instruction
 from signalbox.actions.services import Services
+from signalbox.actions.tally import Tally
 from signalbox.clock import SystemClock
 from signalbox.config import Settings
 from tests.support.eventually import eventually
@@ -47,12 +49,13 @@ class MemoryJournal:
 
 
 class Bench:
-    """An executor with some actions; `settings` are those of `actions`."""
+    """An executor with some actions; `settings` are those of `actions`, `members` how many each pool has."""
 
-    def __init__(self, *actions: Action, **settings: Any) -> None:
+    def __init__(self, *actions: Action, members: Mapping[str, int] = MappingProxyType({}), **settings: Any) -> None:
         self.journal = MemoryJournal()
         services = Services.of(Settings.model_validate({"actions": settings}), SystemClock())
-        self.executor = Executor({one.name: one for one in actions}, self.journal, services)
+        tally = Tally(lambda agent_id: pool if (pool := agent_id.rpartition("_")[0]) in members else None)
+        self.executor = Executor({one.name: one for one in actions}, self.journal, services, tally, members.__getitem__)
         self._count = 0
 
     def start(
@@ -72,11 +75,11 @@ class Bench:
         self.executor.start(instruction)
         return instruction.id
 
-    def instruction(self, name: str, **request: Any) -> Instruction:
+    def instruction(self, name: str, *, subject: str = "s", **request: Any) -> Instruction:
         """An instruction that has not been started."""
         self._count += 1
         asked = ActionRequested(action=name, **{"agent_id": "a", "params": {"value": self._count}, **request})
-        return Instruction(f"i{self._count}", 0, self._count, "s", None, None, asked)
+        return Instruction(f"i{self._count}", 0, self._count, subject, None, None, asked)
 
     def outcome(self, id: str) -> dict[str, Any]:
         """How an instruction ended."""

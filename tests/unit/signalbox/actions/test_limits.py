@@ -71,6 +71,42 @@ def test_no_agent_takes_all_places(bench: MakeBench) -> None:
     assert crowd.most == {"greedy": 2, "modest": 2}
 
 
+def test_members_of_a_pool_share_their_places(bench: MakeBench) -> None:
+    """What one member was asked for runs in the places of all; those that come take over what waits."""
+    members, crowd = {"worker": 2}, Crowd()
+
+    @action()
+    async def work(params: Params, context: ActionContext) -> None:
+        """Counted per agent."""
+        await crowd.stay(context.agent_id)
+
+    made = bench(work, max_running_per_agent=1, members=members)
+    ids = [made.start("work", agent_id="worker_1", subject=f"s{number}") for number in range(30)]
+    made.outcome(ids[3])
+    assert crowd.most == {"worker_1": 2}
+    members["worker"] = 20
+    made.executor.resized("worker")
+    for id in ids:
+        made.outcome(id)
+    assert crowd.most["worker_1"] > 10
+
+
+def test_what_concerns_one_subject_runs_no_more_at_once_than_with_one_member(bench: MakeBench) -> None:
+    """So it stays in order, where an agent does one thing after the other."""
+    order: list[int] = []
+
+    @action()
+    async def work(params: Params) -> None:
+        """The first takes longest."""
+        await asyncio.sleep(0.02 / params.value)
+        order.append(params.value)
+
+    made = bench(work, max_running_per_agent=1, members={"worker": 9})
+    for id in [made.start("work", agent_id=f"worker_{number % 3}", subject="same") for number in range(9)]:
+        made.outcome(id)
+    assert order == sorted(order)
+
+
 def test_a_rate_spreads_calls(bench: MakeBench) -> None:
     """A burst goes at once, the rest at the rate; what has another dependency does not wait."""
     calls: list[float] = []

@@ -14,13 +14,14 @@ LIMITS = {("action", "a"): 1, ("action", "b"): 2, ("dependency", "d"): 2, ("agen
 
 
 class Line(RuleBasedStateMachine):
-    """Arrivals, departures, withdrawals and time, in any order."""
+    """Arrivals, departures, withdrawals, other limits and time, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
         self.bucket = TokenBucket(Rate(per_s=1, burst=2), lambda: self.now_s)
         self.queue = ActionQueue(TOTAL)
+        self.limits = dict(LIMITS)
         self.waiting: list[Waiting] = []
         self.running: list[Waiting] = []
 
@@ -32,6 +33,9 @@ class Line(RuleBasedStateMachine):
             self.waiting.remove(one)
             self.running.append(one)
         assert sum(one.bucket is not None for one in admitted) <= tokens
+        counts = Counter(key for one in self.running for key, _ in one.limits)
+        assert all(counts[key] <= self.limits[key] for one in admitted for key, _ in one.limits)
+        assert not admitted or sum(not one.is_step for one in self.running) <= TOTAL
 
     @rule(
         keys=st.sets(st.sampled_from(sorted(LIMITS)), max_size=3),
@@ -62,22 +66,22 @@ class Line(RuleBasedStateMachine):
             self.queue.withdraw(one)
             self.admit()
 
+    @rule(key=st.sampled_from(sorted(LIMITS)), places=st.integers(1, 4))
+    def limit(self, key: tuple[str, str], places: int) -> None:
+        self.limits[key] = places
+        self.queue.limit(key, places)
+        self.admit()
+
     @rule(seconds=st.sampled_from([0.25, 1.0, 3.0]))
     def pass_time(self, seconds: float) -> None:
         self.now_s += seconds
         self.admit()
 
     @invariant()
-    def limits_hold(self) -> None:
-        counts = Counter(key for one in self.running for key, _ in one.limits)
-        assert all(counts[key] <= limit for key, limit in LIMITS.items())
-        assert sum(not one.is_step for one in self.running) <= TOTAL
-
-    @invariant()
     def nobody_is_forgotten(self) -> None:
         """Who waits has a reason to: a limit is full, the total is, or there is no token."""
         counts = Counter(key for one in self.running for key, _ in one.limits)
-        full = {key for key, limit in LIMITS.items() if counts[key] >= limit}
+        full = {key for key, limit in self.limits.items() if counts[key] >= limit}
         crowded = sum(not one.is_step for one in self.running) >= TOTAL
         for one in self.waiting:
             blocked = any(key in full for key, _ in one.limits) or (crowded and not one.is_step)
