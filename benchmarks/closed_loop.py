@@ -39,7 +39,7 @@ _PARCELS = "signalbox.cli.demo_parcels:app"
 _TASKS = "contenders.signalbox_tasks:app"
 _LIGHT_PER_S, _FACTOR = 80.0, 10
 _KEYS = 200
-_LIMIT_S = 60.0
+_LIMIT_S = 120.0
 _POOL = {
     "agents.task_agent.size": "1",
     "actions.max_running_per_agent": "1",

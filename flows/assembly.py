@@ -8,8 +8,9 @@ Which agents a flow runs, and what it reads, is up to its module: `flows.agents`
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -58,6 +59,12 @@ class Flow:
     def settings(self) -> FlowSettings:
         """This flow's own settings."""
         return self.runtime.settings.flows.of(self.name)
+
+    def resize(self, pools: Mapping[str, Any]) -> None:
+        """Want other sizes of pools. Raises as `PoolSizes.resize` does."""
+        self.pools.resize(pools)
+        for pool in pools:
+            self.executor.resized(pool)
 
     def connect(self) -> None:
         """Get to know the broker now, instead of at the first record."""

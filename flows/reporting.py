@@ -70,10 +70,7 @@ def handlers(flow: Flow, *, index: int, pid: int, state: Mapping[str, str]) -> d
         }
 
     def resize(params: dict[str, Any]) -> dict[str, Any]:
-        wanted = dict(params.get("pools", {}))
-        flow.pools.resize(wanted)
-        for pool in wanted:
-            flow.executor.resized(pool)
+        flow.resize(dict(params.get("pools", {})))
         return pools()
 
     def agent(params: dict[str, Any]) -> dict[str, Any]:

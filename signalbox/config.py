@@ -238,8 +238,7 @@ class ActionSettings(_Group):
     max_running: PositiveInt = 2_000
     """Most actions that run at once; further ones wait, the more urgent first."""
     max_running_per_agent: PositiveInt | None = None
-    """Most that run at once for one agent. None: as many as there are places. Members of a pool share theirs; of one
-    subject no more run than for one agent."""
+    """Most that run at once for one agent. Members of a pool share theirs. None: as many as there are places."""
     max_in_flight: PositiveInt = 5_000
     """With so many running or waiting, no further signals are read."""
     threads: PositiveInt = 64

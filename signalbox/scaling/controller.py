@@ -32,6 +32,8 @@ from signalbox.scaling.sizing import Demand
 
 #: Inside the dead band, fewer units are taken when so many times the window for fewer has asked for them.
 _TRIM_WINDOWS = 2.0
+#: Samples after which a load that was only in the mean of the arrivals counts no more.
+_LATELY = 5
 
 Terms = dict[str, float | int | str | None]
 
@@ -139,7 +141,7 @@ def _weighed(policy: Policy, memory: Memory, sample: Sample) -> _Case:
     per_unit = memory.capacity.per_unit or 0.0
     demand = Demand(
         units=sample.units,
-        rate=max(memory.arrivals or 0.0, _surge(policy, memory, sample, lag), _forecast(policy, memory, sample) or 0.0),
+        rate=max(_mean(memory), _surge(policy, memory, sample, lag), _forecast(policy, memory, sample) or 0.0),
         lag=lag,
         capacity=per_unit,
         alpha=capacity.efficiency(memory.capacity),
@@ -165,6 +167,14 @@ def _weighed(policy: Policy, memory: Memory, sample: Sample) -> _Case:
         overloaded=known and (used > policy.busy_high or behind),
         backlog=perception.workable_lag(sample) > vetoes.BACKLOG_S * power,
     )
+
+
+def _mean(memory: Memory) -> float:
+    """The mean arrivals, and no more than the most of the last samples: a load that is gone is gone in one change.
+
+    The mean itself would follow it down over many samples, and every one of them would ask for another change.
+    """
+    return min(memory.arrivals or 0.0, max(memory.recent[-_LATELY:], default=math.inf))
 
 
 def _surge(policy: Policy, memory: Memory, sample: Sample, lag: float) -> float:

@@ -402,6 +402,15 @@ def test_a_pool_goes_to_a_hundred_and_back():
         target.until_scaled(5)
 
 
+def test_a_load_that_is_gone_takes_its_units_along_in_two_changes():
+    """However short the window is: the mean of the arrivals does not ask for many steps down."""
+    target = Target(Policy(max=100, pause_s=0.001, down_window_s=10), units=100, partitions=None, pauses=())
+    target.tell_for(60, 8000)
+    target.until_scaled(5)
+    target.until_scaled(5)
+    assert target.units == 1
+
+
 def test_noise_of_a_fifth_changes_nothing():
     """A load that varies by 20 % around a constant is left alone."""
     target, draw = Target(QUICK, units=4), random.Random(7)
