@@ -128,6 +128,12 @@ class ConsumerHub:
             pace.handed(len(waiting), now)
         return waiting
 
+    def saved(self, began_s: float) -> None:
+        """An epoch that ended then is saved everywhere, as a partition notices that is asked again."""
+        if self.saved_at is None:
+            self.saved_at = time.monotonic()
+            self.rests.saved(self.saved_at - began_s)
+
     def positions(self) -> dict[str, list[int | None]]:
         """Per partition: the offset of the next record to process, and the end as of the last fetch, if known.
 

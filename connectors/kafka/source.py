@@ -199,8 +199,7 @@ class Partition(StatefulSourcePartition[Item, PartState]):
             raise StopIteration
         if self._is_saving:
             self._is_saving = False
-            self._hub.saved_at = time.monotonic()
-            self._hub.rests.saved(self._hub.saved_at - self._epoch_began_s)
+            self._hub.saved(self._epoch_began_s)
         batches: list[Item] = []
         if self.told is not self._sizes:
             self.told = self._sizes

@@ -23,6 +23,8 @@ class Consumer:
     def assign(self, places: Sequence[TopicPartition]) -> None:
         pass
 
+    incremental_assign = assign
+
     def consume(self, count: int, timeout: float) -> list[Message]:
         found, self._messages = self._messages, []
         return found
@@ -69,3 +71,20 @@ def test_a_partition_has_caught_up_when_the_last_record_is_handed_over(high: int
 def test_a_partition_without_records_has_caught_up_at_its_end() -> None:
     """Nothing is waited for where there is nothing."""
     assert rounds(reading([end(0)], 0), 2) == [["caught up"], []]
+
+
+def test_an_epoch_is_learned_from_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many partitions notice that it is saved: else what they rested would add up."""
+    hub, learned = ConsumerHub(KafkaSettings(), "g", 16, Rests(epoch_s=60)), []
+    monkeypatch.setattr(hub.rests, "saved", learned.append)
+    hub._consumer = Consumer([], 0)  # type: ignore[assignment]
+    parts = [
+        Partition(hub, "signals", number, (0, {}, 10_000), threading.Event(), None, lambda: True, dict)
+        for number in range(3)
+    ]
+    for epoch in (1, 2):
+        for part in parts:
+            part.snapshot()
+        for part in parts:
+            part.next_batch()
+        assert len(learned) == epoch
