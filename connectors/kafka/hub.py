@@ -79,6 +79,7 @@ class ConsumerHub:
         """When an epoch last ended; an idle flow ends epochs too."""
         self.saved_at: float | None = None
         """When the last epoch was saved everywhere and records were taken again; None while one is being saved."""
+        self._learned_at = 0.0
         self.epochs = 0
         """Epochs that partitions have ended, summed up over partitions."""
         self.reading_since: float | None = None
@@ -129,9 +130,10 @@ class ConsumerHub:
         return waiting
 
     def saved(self, began_s: float) -> None:
-        """An epoch that ended then is saved everywhere, as a partition notices that is asked again."""
-        if self.saved_at is None:
-            self.saved_at = time.monotonic()
+        """An epoch that ended then is saved everywhere, as each partition notices that is asked again."""
+        self.saved_at = time.monotonic()
+        if began_s >= self._learned_at:
+            self._learned_at = self.saved_at
             self.rests.saved(self.saved_at - began_s)
 
     def positions(self) -> dict[str, list[int | None]]:
