@@ -63,6 +63,9 @@ class Hub:
     def register(self, part: Any) -> None:
         part.end_at_start = len(self._logs[part.partition].values)
 
+    def saved(self, began_s: float) -> None:
+        self.saved_at = began_s
+
     def take(self, part: Any) -> list[Message]:
         return self._logs[part.partition].read(part.position, self.most)
 
